@@ -1,0 +1,75 @@
+"""vecdb: a vector database that opens a directory like SQLite and serves it over gRPC like PostgreSQL.
+
+Names are imported when they are first used, so that ``import vecdb`` costs next to nothing and a client never loads the
+engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from vecdb.version import __version__
+
+if TYPE_CHECKING:
+    from vecdb.api import Collection as Collection
+    from vecdb.api import Database as Database
+    from vecdb.client import connect as connect
+    from vecdb.client import connect_async as connect_async
+    from vecdb.engine.opening import open as open
+    from vecdb.engine.options import EngineOptions as EngineOptions
+    from vecdb.errors import VecdbError as VecdbError
+    from vecdb.filter import Field as Field
+    from vecdb.filter import Filter as Filter
+    from vecdb.results import CollectionStats as CollectionStats
+    from vecdb.results import Hit as Hit
+    from vecdb.results import Hits as Hits
+    from vecdb.results import Page as Page
+    from vecdb.results import Point as Point
+    from vecdb.results import WriteResult as WriteResult
+    from vecdb.schema import CollectionSchema as CollectionSchema
+    from vecdb.schema import IndexKind as IndexKind
+    from vecdb.schema import IndexSpec as IndexSpec
+    from vecdb.schema import VectorField as VectorField
+    from vecdb.types import Metric as Metric
+
+_HOMES = {
+    "Collection": "vecdb.api",
+    "CollectionSchema": "vecdb.schema",
+    "CollectionStats": "vecdb.results",
+    "Database": "vecdb.api",
+    "EngineOptions": "vecdb.engine.options",
+    "Field": "vecdb.filter",
+    "Filter": "vecdb.filter",
+    "Hit": "vecdb.results",
+    "Hits": "vecdb.results",
+    "IndexKind": "vecdb.schema",
+    "IndexSpec": "vecdb.schema",
+    "Metric": "vecdb.types",
+    "Page": "vecdb.results",
+    "Point": "vecdb.results",
+    "VecdbError": "vecdb.errors",
+    "VectorField": "vecdb.schema",
+    "WriteResult": "vecdb.results",
+    "connect": "vecdb.client",
+    "connect_async": "vecdb.client",
+    "open": "vecdb.engine.opening",
+}
+_MODULES = frozenset({"errors"})
+
+__all__ = [*sorted(_HOMES), "__version__", "errors"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"vecdb.{name}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, *_MODULES])

@@ -1,0 +1,339 @@
+"""The Database and Collection that a user holds, embedded or served.
+
+The public verbs live here once: they turn arguments into requests and hand these to the few ``run_*`` methods that the
+embedded engine and the client each implement. So both accept the same arguments and refuse the same ones.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+
+from vecdb.arguments import (
+    RecallArgument,
+    VectorsArgument,
+    WhereArgument,
+    as_where,
+    delete_request,
+    get_request,
+    scroll_request,
+    search_request,
+    upsert_request,
+)
+from vecdb.errors import InvalidArgument
+from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
+from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.schema import CollectionSchema, IndexSpec
+from vecdb.types import Metric, Payload, PointId
+
+SCROLL_PAGE_ROWS = 1_000
+
+
+def schema_of(
+    dim: int | None, metric: Metric | str | None, index: IndexSpec | str | None, schema: CollectionSchema | None
+) -> CollectionSchema:
+    """The schema that the arguments of ``create_collection`` stand for: ``dim`` and its companions, or ``schema``."""
+    if schema is not None:
+        if not isinstance(schema, CollectionSchema):
+            raise InvalidArgument(
+                f"schema must be a CollectionSchema, got {type(schema).__name__}", field="schema", value=schema
+            )
+        for name, value in (("dim", dim), ("metric", metric), ("index", index)):
+            if value is not None:
+                raise InvalidArgument(f"give either schema or {name}, not both", field=name, value=value)
+        return schema
+    if dim is None:
+        raise InvalidArgument("create_collection needs dim or schema", field="dim")
+    return CollectionSchema.single(dim, "cosine" if metric is None else metric, "auto" if index is None else index)
+
+
+class Collection(ABC):
+    """Points with vectors and payloads, searchable by nearness and by filter.
+
+    Safe to use from many threads.
+
+    Attributes
+    ----------
+    name
+        The collection's name.
+    collection_id
+        What tells it from one of the same name before or after it.
+    schema
+        Its vector fields.
+    """
+
+    name: str
+    collection_id: str
+    schema: CollectionSchema
+
+    def upsert(
+        self,
+        ids: Iterable[PointId],
+        vectors: VectorsArgument,
+        payloads: Iterable[Payload] | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> WriteResult:
+        """Insert points, or replace those whose id exists: all of them or, on an error, none.
+
+        Returns when the batch is durable.
+
+        Parameters
+        ----------
+        ids
+            n distinct unsigned 64-bit integers or strings of at most 512 UTF-8 bytes; kinds may mix.
+        vectors
+            (n, dim) real numbers; or by field name, where a list may hold ``None`` for a point without that vector.
+        payloads
+            n JSON objects; ``None``: all empty. A replaced point keeps nothing of its old payload.
+        request_id
+            A retry with the same one is applied once (kept 10 minutes or 100,000 requests a collection).
+
+        Raises
+        ------
+        InvalidArgument
+            Naming the field, the limit and the value; nothing was written.
+        ResourceExhausted
+            No disk space; nothing was written.
+        Unavailable
+            The writer stopped after an I/O error; reopen the database.
+        """
+        return self.run_write(upsert_request(ids, vectors, payloads, request_id))
+
+    def delete(
+        self,
+        ids: Iterable[PointId] | None = None,
+        *,
+        where: WhereArgument = None,
+        params: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> WriteResult:
+        """Remove the points with these ids, or those that match a filter; unknown ids are no error.
+
+        Returns when the removal is durable; ``deleted`` of the result counts the points that existed.
+        """
+        return self.run_write(delete_request(ids, where, params, request_id))
+
+    def get(self, ids: Iterable[PointId], *, with_payloads: bool = True, with_vectors: bool = False) -> list[Point]:
+        """The points with these ids that exist, in the order asked for."""
+        return self.run_get(get_request(ids, with_payloads, with_vectors))
+
+    def search(
+        self,
+        query: ArrayLike,
+        k: int = 10,
+        *,
+        field: str | None = None,
+        where: WhereArgument = None,
+        params: Mapping[str, Any] | None = None,
+        recall: RecallArgument = None,
+        ef: int | None = None,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        read_after_seq: int = 0,
+    ) -> Hits:
+        """The ``k`` points nearest to ``query`` ((dim,) real numbers) that match ``where``.
+
+        Parameters
+        ----------
+        k
+            Hits wanted, 1 to 10,000. Fewer come back only where fewer points match.
+        field
+            The vector field; needed where there are several.
+        where, params
+            A filter: text with ``:name`` parameters, or an expression of ``Field(...)``.
+        recall
+            Mean recall to aim at, above 0 and at most 1, or ``"exact"``. Default 0.95.
+        ef
+            For experts: size of the candidate list of a graph search, instead of ``recall``.
+        with_payloads, with_vectors
+            What each hit brings along.
+        read_after_seq
+            Wait until this write (``WriteResult.seq``) is visible.
+        """
+        return self.run_search(
+            search_request(
+                query, k, batch=False, field=field, where=where, params=params, recall=recall, ef=ef,
+                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq,
+            )
+        )[0]  # fmt: skip
+
+    def search_batch(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        *,
+        field: str | None = None,
+        where: WhereArgument = None,
+        params: Mapping[str, Any] | None = None,
+        recall: RecallArgument = None,
+        ef: int | None = None,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        read_after_seq: int = 0,
+    ) -> list[Hits]:
+        """``search`` for each row of ``queries`` ((nq, dim) real numbers), faster than one by one."""
+        return self.run_search(
+            search_request(
+                queries, k, batch=True, field=field, where=where, params=params, recall=recall, ef=ef,
+                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq,
+            )
+        )  # fmt: skip
+
+    def count(self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None) -> int:
+        """Number of points, or of those that match."""
+        return self.run_count(as_where(where, params))
+
+    def scroll(
+        self,
+        where: WhereArgument = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        page_rows: int = SCROLL_PAGE_ROWS,
+    ) -> Iterator[Point]:
+        """Every point that matches, in a stable order, fetched ``page_rows`` at a time.
+
+        A point that is there from the beginning to the end of the scroll comes exactly once.
+        """
+        cursor: bytes | None = None
+        while True:
+            page = self.scroll_page(
+                page_rows, cursor, where=where, params=params, with_payloads=with_payloads, with_vectors=with_vectors
+            )
+            yield from page.points
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def scroll_page(
+        self,
+        limit: int = SCROLL_PAGE_ROWS,
+        cursor: bytes | None = None,
+        *,
+        where: WhereArgument = None,
+        params: Mapping[str, Any] | None = None,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+    ) -> Page:
+        """One page of at most ``limit`` points (1 to 10,000), and the cursor of the next."""
+        return self.run_scroll(scroll_request(limit, cursor, where, params, with_payloads, with_vectors))
+
+    @abstractmethod
+    def run_write(self, request: WriteRequest) -> WriteResult:
+        """Apply one batch; return when it is durable."""
+
+    @abstractmethod
+    def run_search(self, request: SearchRequest) -> list[Hits]:
+        """One ranking a query."""
+
+    @abstractmethod
+    def run_get(self, request: GetRequest) -> list[Point]:
+        """The points that exist."""
+
+    @abstractmethod
+    def run_count(self, where: Where) -> int:
+        """The number of points that match."""
+
+    @abstractmethod
+    def run_scroll(self, request: ScrollRequest) -> Page:
+        """One page of points."""
+
+    @abstractmethod
+    def stats(self) -> CollectionStats:
+        """What the collection holds and what happened to it."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write what is in memory into segments; return when it is committed. Not needed for durability."""
+
+    @abstractmethod
+    def wait_indexed(self, timeout_s: float = 600.0) -> None:
+        """Flush, then return when no row waits for an index.
+
+        Raises
+        ------
+        DeadlineExceeded
+            After ``timeout_s`` seconds.
+        """
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{each.name or 'vector'}: {each.dim}-d {each.metric.value}" for each in self.schema.vectors)
+        return f"<{type(self).__name__} {self.name!r} ({fields})>"
+
+
+class Database(ABC):
+    """A set of collections: a directory opened in this process, or a server's.
+
+    Safe to use from many threads. Use it in a ``with`` statement, or call ``close``.
+    """
+
+    def create_collection(
+        self,
+        name: str,
+        dim: int | None = None,
+        metric: Metric | str | None = None,
+        index: IndexSpec | str | None = None,
+        *,
+        schema: CollectionSchema | None = None,
+        exist_ok: bool = False,
+    ) -> Collection:
+        """Make a collection of one vector field (``dim``, ``metric``, ``index``) or of a whole ``schema``.
+
+        Parameters
+        ----------
+        dim
+            Dimensions of the unnamed vector field.
+        metric
+            ``"cosine"`` (default), ``"dot"`` or ``"l2"``.
+        index
+            ``"auto"`` (default), ``"flat"``, ``"hnsw"``, or an ``IndexSpec``.
+        schema
+            Instead of the three above: named vector fields.
+        exist_ok
+            Return the existing collection where its schema is the same.
+
+        Raises
+        ------
+        AlreadyExists
+            The name is taken (with ``exist_ok``: by a collection of another schema).
+        InvalidArgument
+            A bad name or schema.
+        """
+        return self.run_create(name, schema_of(dim, metric, index, schema), exist_ok)
+
+    @abstractmethod
+    def run_create(self, name: str, schema: CollectionSchema, exist_ok: bool) -> Collection:
+        """Make the collection."""
+
+    @abstractmethod
+    def collection(self, name: str) -> Collection:
+        """The collection called ``name``; raises NotFound."""
+
+    @abstractmethod
+    def collections(self) -> Sequence[str]:
+        """The names of all collections, sorted."""
+
+    @abstractmethod
+    def drop_collection(self, name: str) -> None:
+        """Remove the collection and its files; raises NotFound."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop background work and release the directory or the connection. A closed database refuses every call."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

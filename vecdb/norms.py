@@ -1,0 +1,25 @@
+"""Lengths of vectors, right for every finite float32."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.types import F32Array
+
+_SQUARE_MIN, _SQUARE_MAX = np.float32(1e-20), np.float32(1e30)
+"""Between these a float32 sum of squares has neither overflowed nor lost what matters to underflow."""
+
+
+def row_norms(values: F32Array) -> NDArray[np.float64]:
+    """Euclidean length of each row of (n, dim) ``values``, (n,) float64; not finite where the row is not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", values, values)
+        if ((squares > _SQUARE_MIN) & (squares < _SQUARE_MAX)).all():
+            return _roots(squares.astype(np.float64))
+        # Rare: huge, tiny, zero or not finite. float64 holds the square of every float32.
+        return _roots(np.einsum("ij,ij->i", values, values, dtype=np.float64, casting="unsafe"))
+
+
+def _roots(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(squares, out=squares)

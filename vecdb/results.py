@@ -1,0 +1,244 @@
+"""What a caller gets back: hits, points, pages and counts, the same values embedded and served.
+
+``Hits`` holds columns; a ``Hit`` and its payload are made when they are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+
+from vecdb.payload import decode_payload
+from vecdb.types import F32Array, Payload, PointId
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A stored point.
+
+    Attributes
+    ----------
+    id
+        The caller's key.
+    payload_json
+        Its payload as UTF-8 JSON; ``None`` where it was not asked for.
+    vectors
+        Its vectors by field name ((dim,) float32 each); empty where they were not asked for.
+    """
+
+    id: PointId
+    payload_json: bytes | None = None
+    vectors: Mapping[str, F32Array] = field(default_factory=dict)
+
+    @property
+    def payload(self) -> Payload | None:
+        """The payload as a JSON object, decoded at each access; ``None`` where it was not asked for."""
+        return None if self.payload_json is None else decode_payload(self.payload_json)
+
+    @property
+    def vector(self) -> F32Array | None:
+        """The vector of a point that has exactly one, else ``None``."""
+        if len(self.vectors) != 1:
+            return None
+        return next(iter(self.vectors.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One point of a ranking.
+
+    Attributes
+    ----------
+    id
+        The caller's key.
+    score
+        Larger is nearer: cosine similarity, dot product, or minus the Euclidean distance.
+    distance
+        The metric's natural value: 1 - cosine similarity, dot product, or Euclidean distance.
+    payload
+        Its JSON object; ``None`` where the search was told not to bring payloads.
+    vectors
+        Its vectors by field name; empty unless asked for.
+    """
+
+    id: PointId
+    score: float
+    distance: float
+    payload: Payload | None = None
+    vectors: Mapping[str, F32Array] = field(default_factory=dict)
+
+
+class Hits(Sequence[Hit]):
+    """The ranking of one query, nearest first.
+
+    Attributes
+    ----------
+    ids
+        The k keys, in order.
+    scores
+        (k,) float32, larger is nearer.
+    distances
+        (k,) float32, the metric's natural value.
+    complete
+        The ranking holds ``min(k, matching points)`` hits.
+    strategy
+        What was done: ``"exact"``, ``"graph"``, ``"graph+exact"`` or ``"nothing"``.
+    recall_estimate
+        Mean recall expected of this plan over queries like those seen; 1.0 for an exact search. Not a measurement of
+        this one answer.
+    unindexed_rows
+        Rows that were scanned because no index holds them yet.
+    """
+
+    __slots__ = (
+        "_payload_of", "_vectors_of", "complete", "distances", "ids", "recall_estimate", "scores", "strategy",
+        "unindexed_rows",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ids: Sequence[PointId],
+        scores: F32Array,
+        distances: F32Array,
+        *,
+        complete: bool,
+        strategy: str,
+        recall_estimate: float,
+        unindexed_rows: int,
+        payload_of: Callable[[int], bytes] | None,
+        vectors_of: Callable[[int], Mapping[str, F32Array]] | None,
+    ) -> None:
+        self.ids = list(ids)
+        self.scores = scores
+        self.distances = distances
+        self.complete = complete
+        self.strategy = strategy
+        self.recall_estimate = recall_estimate
+        self.unindexed_rows = unindexed_rows
+        self._payload_of = payload_of
+        self._vectors_of = vectors_of
+
+    def payload_bytes(self, position: int) -> bytes | None:
+        """The payload of the hit at ``position`` as UTF-8 JSON; ``None`` where payloads were not asked for."""
+        return None if self._payload_of is None else self._payload_of(position)
+
+    def vectors(self, position: int) -> Mapping[str, F32Array]:
+        """The vectors of the hit at ``position`` by field name; empty unless asked for."""
+        return {} if self._vectors_of is None else self._vectors_of(position)
+
+    def _hit(self, position: int) -> Hit:
+        encoded = self.payload_bytes(position)
+        return Hit(
+            self.ids[position],
+            float(self.scores[position]),
+            float(self.distances[position]),
+            None if encoded is None else decode_payload(encoded),
+            self.vectors(position),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Hit: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Hit]: ...
+    def __getitem__(self, at: int | slice) -> Hit | list[Hit]:
+        if isinstance(at, slice):
+            return [self._hit(position) for position in range(*at.indices(len(self.ids)))]
+        return self._hit(range(len(self.ids))[at])
+
+    def __iter__(self) -> Iterator[Hit]:
+        return (self._hit(position) for position in range(len(self.ids)))
+
+    def __repr__(self) -> str:
+        nearest = f", nearest {self.ids[0]!r} at {self.scores[0]:.4f}" if self.ids else ""
+        return f"Hits({len(self.ids)} by {self.strategy}, recall about {self.recall_estimate:.2f}{nearest})"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some points in scroll order, and where to go on.
+
+    Attributes
+    ----------
+    points
+        At most as many as were asked for.
+    next_cursor
+        Opaque; hand it to the next call. ``None`` at the end. It stays valid across writes, flushes and reopening.
+    """
+
+    points: Sequence[Point]
+    next_cursor: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of one write batch.
+
+    Attributes
+    ----------
+    seq
+        Its place in the total order of the collection's writes; for a write that changed nothing, the last one.
+    durable_seq
+        Every batch at or below this seq survives a power loss.
+    upserted, deleted
+        Points written; points that existed and were removed.
+    slowed_s
+        Seconds that the write was held back because index building lags behind.
+    """
+
+    seq: int
+    durable_seq: int
+    upserted: int = 0
+    deleted: int = 0
+    slowed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStats:
+    """What a collection holds and what happened to it since it was opened.
+
+    Attributes
+    ----------
+    points
+        Live points.
+    deleted_rows
+        Rows of segments whose point was deleted or overwritten and whose space is not yet reclaimed.
+    unindexed_rows
+        Rows that wait for an index and are scanned exactly until then.
+    memtable_rows
+        Rows that are not yet in a segment; they are in the log.
+    segments
+        Number of segments.
+    last_seq, flushed_seq
+        The newest write; the newest one whose effects are all in segments.
+    disk_bytes
+        Everything in the collection's directory.
+    log_bytes
+        Bytes of the write-ahead log in use.
+    role_bytes
+        Bytes of segment files by role (``vectors``, ``codes``, ``graph`` ...).
+    events
+        Counters: recoveries, dropped bytes of torn tails, slowed writes, refused writes, fallbacks to exact search ...
+    """
+
+    points: int
+    deleted_rows: int
+    unindexed_rows: int
+    memtable_rows: int
+    segments: int
+    last_seq: int
+    flushed_seq: int
+    disk_bytes: int
+    log_bytes: int
+    role_bytes: Mapping[str, int]
+    events: Mapping[str, int]
+
+
+def empty_scores() -> F32Array:
+    """The scores of a ranking without hits."""
+    return np.zeros(0, np.float32)
