@@ -1,0 +1,1 @@
+"""Messages and stubs generated from proto/vecdb/v1; change them there and run `make proto`."""

@@ -1,0 +1,306 @@
+from vecdb.v1 import values_pb2 as _values_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServerInfoReply(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    def __init__(self, version: _Optional[str] = ...) -> None: ...
+
+class CreateCollectionRequest(_message.Message):
+    __slots__ = ("name", "schema", "exist_ok")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    EXIST_OK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    schema: _values_pb2.CollectionSchema
+    exist_ok: bool
+    def __init__(self, name: _Optional[str] = ..., schema: _Optional[_Union[_values_pb2.CollectionSchema, _Mapping]] = ..., exist_ok: bool = ...) -> None: ...
+
+class GetCollectionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class CollectionReply(_message.Message):
+    __slots__ = ("name", "schema", "collection_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    schema: _values_pb2.CollectionSchema
+    collection_id: str
+    def __init__(self, name: _Optional[str] = ..., schema: _Optional[_Union[_values_pb2.CollectionSchema, _Mapping]] = ..., collection_id: _Optional[str] = ...) -> None: ...
+
+class ListCollectionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCollectionsReply(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DropCollectionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DropCollectionReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Upsert(_message.Message):
+    __slots__ = ("ids", "vectors", "payloads")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    ids: _values_pb2.IdColumn
+    vectors: _containers.RepeatedCompositeFieldContainer[_values_pb2.VectorColumn]
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_values_pb2.VectorColumn, _Mapping]]] = ..., payloads: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class DeleteIds(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _values_pb2.IdColumn
+    def __init__(self, ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ...) -> None: ...
+
+class DeleteWhere(_message.Message):
+    __slots__ = ("where",)
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    where: _values_pb2.Filter
+    def __init__(self, where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ...) -> None: ...
+
+class WriteRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "request_id", "upsert", "delete_ids", "delete_where")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    UPSERT_FIELD_NUMBER: _ClassVar[int]
+    DELETE_IDS_FIELD_NUMBER: _ClassVar[int]
+    DELETE_WHERE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    request_id: str
+    upsert: Upsert
+    delete_ids: DeleteIds
+    delete_where: DeleteWhere
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., request_id: _Optional[str] = ..., upsert: _Optional[_Union[Upsert, _Mapping]] = ..., delete_ids: _Optional[_Union[DeleteIds, _Mapping]] = ..., delete_where: _Optional[_Union[DeleteWhere, _Mapping]] = ...) -> None: ...
+
+class WriteReply(_message.Message):
+    __slots__ = ("seq", "durable_seq", "upserted", "deleted", "slowed_s")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_SEQ_FIELD_NUMBER: _ClassVar[int]
+    UPSERTED_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    SLOWED_S_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    durable_seq: int
+    upserted: int
+    deleted: int
+    slowed_s: float
+    def __init__(self, seq: _Optional[int] = ..., durable_seq: _Optional[int] = ..., upserted: _Optional[int] = ..., deleted: _Optional[int] = ..., slowed_s: _Optional[float] = ...) -> None: ...
+
+class SearchRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "queries", "query_count", "only_field", "k", "where", "recall", "ef", "with_payloads", "with_vectors", "read_after_seq")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    QUERY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_FIELD_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    EF_FIELD_NUMBER: _ClassVar[int]
+    WITH_PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    READ_AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    queries: _values_pb2.VectorColumn
+    query_count: int
+    only_field: bool
+    k: int
+    where: _values_pb2.Filter
+    recall: float
+    ef: int
+    with_payloads: bool
+    with_vectors: bool
+    read_after_seq: int
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., queries: _Optional[_Union[_values_pb2.VectorColumn, _Mapping]] = ..., query_count: _Optional[int] = ..., only_field: bool = ..., k: _Optional[int] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., recall: _Optional[float] = ..., ef: _Optional[int] = ..., with_payloads: bool = ..., with_vectors: bool = ..., read_after_seq: _Optional[int] = ...) -> None: ...
+
+class Ranking(_message.Message):
+    __slots__ = ("ids", "distances", "scores", "payloads", "vectors", "complete", "strategy", "recall_estimate", "unindexed_rows")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    UNINDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ids: _values_pb2.IdColumn
+    distances: bytes
+    scores: bytes
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    vectors: _containers.RepeatedCompositeFieldContainer[_values_pb2.VectorColumn]
+    complete: bool
+    strategy: str
+    recall_estimate: float
+    unindexed_rows: int
+    def __init__(self, ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., distances: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., payloads: _Optional[_Iterable[bytes]] = ..., vectors: _Optional[_Iterable[_Union[_values_pb2.VectorColumn, _Mapping]]] = ..., complete: bool = ..., strategy: _Optional[str] = ..., recall_estimate: _Optional[float] = ..., unindexed_rows: _Optional[int] = ...) -> None: ...
+
+class SearchReply(_message.Message):
+    __slots__ = ("rankings",)
+    RANKINGS_FIELD_NUMBER: _ClassVar[int]
+    rankings: _containers.RepeatedCompositeFieldContainer[Ranking]
+    def __init__(self, rankings: _Optional[_Iterable[_Union[Ranking, _Mapping]]] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "ids", "with_payloads", "with_vectors")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    WITH_PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    ids: _values_pb2.IdColumn
+    with_payloads: bool
+    with_vectors: bool
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., with_payloads: bool = ..., with_vectors: bool = ...) -> None: ...
+
+class PointsReply(_message.Message):
+    __slots__ = ("ids", "payloads", "vectors", "next_cursor")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    ids: _values_pb2.IdColumn
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    vectors: _containers.RepeatedCompositeFieldContainer[_values_pb2.VectorColumn]
+    next_cursor: bytes
+    def __init__(self, ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., payloads: _Optional[_Iterable[bytes]] = ..., vectors: _Optional[_Iterable[_Union[_values_pb2.VectorColumn, _Mapping]]] = ..., next_cursor: _Optional[bytes] = ...) -> None: ...
+
+class CountRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "where")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    where: _values_pb2.Filter
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ...) -> None: ...
+
+class CountReply(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class ScrollRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "where", "limit", "cursor", "with_payloads", "with_vectors")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    WITH_PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    where: _values_pb2.Filter
+    limit: int
+    cursor: bytes
+    with_payloads: bool
+    with_vectors: bool
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., cursor: _Optional[bytes] = ..., with_payloads: bool = ..., with_vectors: bool = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ("collection", "collection_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ...) -> None: ...
+
+class StatsReply(_message.Message):
+    __slots__ = ("points", "deleted_rows", "unindexed_rows", "memtable_rows", "segments", "last_seq", "flushed_seq", "disk_bytes", "log_bytes", "role_bytes", "events")
+    class RoleBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class EventsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    UNINDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MEMTABLE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    FLUSHED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    points: int
+    deleted_rows: int
+    unindexed_rows: int
+    memtable_rows: int
+    segments: int
+    last_seq: int
+    flushed_seq: int
+    disk_bytes: int
+    log_bytes: int
+    role_bytes: _containers.ScalarMap[str, int]
+    events: _containers.ScalarMap[str, int]
+    def __init__(self, points: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., unindexed_rows: _Optional[int] = ..., memtable_rows: _Optional[int] = ..., segments: _Optional[int] = ..., last_seq: _Optional[int] = ..., flushed_seq: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., role_bytes: _Optional[_Mapping[str, int]] = ..., events: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class FlushRequest(_message.Message):
+    __slots__ = ("collection", "collection_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ...) -> None: ...
+
+class FlushReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WaitIndexedRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "timeout_s")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    timeout_s: float
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class WaitIndexedReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
