@@ -1,0 +1,474 @@
+"""The small, mutable part of a database: one LMDB environment, of which every value and the whole are checksummed.
+
+LMDB checks no page, and a damaged file can kill the process that maps it. So no environment is opened before its bytes
+are the ones last seen, by their digest, or a child process has read every value and found all of them there. There is
+no ``lock.mdb``: the directory's lock keeps other writers out, one mutex orders the threads of this process, and readers
+in other processes work on a private copy. No transaction outlives a call. Format: ``docs/formats/lmdb.md``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import lmdb
+
+from vecdb.errors import (
+    Corruption,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    VecdbError,
+)
+from vecdb.storage.checksum import checksum64, random_id
+from vecdb.storage.directory import TEMPORARY_SUFFIX, MmapDirectory
+from vecdb.storage.environment import (
+    CHECKSUM,
+    DATA_NAME,
+    ROOT_KEY,
+    SUM_MODULUS,
+    Fingerprint,
+    Root,
+    consistent_copy,
+    file_digest,
+    value_checksum,
+)
+from vecdb.storage.environment_check import path_of_descriptor, verified_root, verified_root_of_copy
+from vecdb.storage.io import FILE_MODE, translating
+
+__all__ = ["DATA_NAME", "Fingerprint", "LmdbStore", "check_environment"]
+
+MAP_BYTES_DEFAULT: Final = 64 << 20
+KEY_BYTES_MAX: Final = 500
+
+Result = TypeVar("Result")
+
+
+class LmdbStore:
+    """A handle of an environment; all handles of one directory in one process share the environment."""
+
+    def __init__(self, environment: _Environment) -> None:
+        self._environment = environment
+        self._open = True
+
+    @classmethod
+    def open(
+        cls, directory: MmapDirectory, *, expected: Fingerprint | None = None, map_bytes: int = MAP_BYTES_DEFAULT
+    ) -> LmdbStore:
+        """Open the environment in a directory, made if it is missing and nothing is expected.
+
+        Parameters
+        ----------
+        directory
+            Where ``data.mdb`` is. If it is read-only, the handle works on a private copy of the present state.
+        expected
+            What the mirror says. Read the mirror first: the environment may be newer by then, but not older.
+        map_bytes
+            Address space to begin with; it grows when it is full.
+
+        Raises
+        ------
+        Corruption
+            The file is missing, damaged, older than expected, or of another environment.
+        NotFound
+            There is none, and the directory is read-only.
+        FailedPrecondition
+            It was written in a later format.
+        """
+        if directory.read_only:
+            return cls(_open_copy(directory, expected, map_bytes))
+        key = _registry_key(directory)
+        with _registry_lock:
+            opening = _opening.setdefault(key, threading.Lock())
+        with opening:
+            with _registry_lock:
+                environment = _registry.get(key)
+            if environment is None:
+                environment = _open_owned(directory, expected, map_bytes)
+                environment.registry_key = key
+            elif expected is not None:
+                environment.root.require_at_least(expected, str(environment.path))
+            with _registry_lock:
+                _registry[key] = environment
+                environment.handles += 1
+        return cls(environment)
+
+    @property
+    def generation(self) -> int:
+        """How many transactions were committed."""
+        return self._environment.root.generation
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None.
+
+        Raises
+        ------
+        Corruption
+            The value is not what was stored under this key.
+        """
+        return self._usable().get(key)
+
+    def items(self, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
+        """All (key, value) whose key begins with ``prefix``, in the order of keys; raises as ``get`` does."""
+        return self._usable().items(prefix)
+
+    def commit(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> int:
+        """Delete, then put, in one durable transaction; the new generation. Deleting a missing key is no error.
+
+        Raises
+        ------
+        ResourceExhausted
+            The disk is full; nothing changed, and the call may be repeated.
+        Unavailable
+            The device failed; the environment takes no more writes until it is opened again.
+        InvalidArgument
+            A key is empty, too long or reserved.
+        """
+        return self._usable().commit(puts, list(deletes))
+
+    def fingerprint(self) -> Fingerprint:
+        """The present state; reads the data file through."""
+        return self._usable().fingerprint()
+
+    def close(self) -> None:
+        """Give the handle back; the last one closes the environment."""
+        if self._open:
+            self._open = False
+            self._environment.give_back()
+
+    def _usable(self) -> _Environment:
+        if not self._open:
+            raise FailedPrecondition(f"{self._environment.path} is closed", field=str(self._environment.path))
+        return self._environment
+
+
+class _Environment:
+    """An open LMDB environment, and the mutex that orders its users."""
+
+    def __init__(self, directory: MmapDirectory, env: lmdb.Environment, expected: Fingerprint | None) -> None:
+        self.path = directory.path_of(DATA_NAME)
+        self.handles = 0
+        self.registry_key: tuple[int, int] | None = None
+        self.copy_digest = 0
+        self._directory = directory
+        self._env = env
+        self._poisoned = False
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self.root = self._reading(lambda transaction: _root(transaction, str(self.path)))
+        if expected is not None:
+            self.root.require_at_least(expected, str(self.path))
+
+    def get(self, key: bytes) -> bytes | None:
+        with self._mutex:
+            return self._reading(lambda transaction: self._checked(key, _stored(transaction, key)))
+
+    def items(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        with self._mutex:
+            return self._reading(
+                lambda transaction: [
+                    (key, self._checked(key, stored) or b"") for key, stored in _scan(transaction, prefix)
+                ]
+            )
+
+    def commit(self, puts: Mapping[bytes, bytes], deletes: list[bytes]) -> int:
+        for key in (*deletes, *puts):
+            if not 0 < len(key) <= KEY_BYTES_MAX or key[0] == 0:
+                raise InvalidArgument(
+                    "a key is empty, too long or begins with a zero byte",
+                    limit=f"{KEY_BYTES_MAX} bytes",
+                    value=len(key),
+                )
+        with self._mutex:
+            self._refuse_child()
+            if self._directory.read_only:
+                raise FailedPrecondition(f"{self.path} is open for reading only", field=str(self.path))
+            if self._poisoned:
+                raise Unavailable(f"{self.path} failed before: open it again", field=str(self.path))
+            self.root = self._commit_growing(puts, deletes)
+            return self.root.generation
+
+    def fingerprint(self) -> Fingerprint:
+        with self._mutex:
+            self._refuse_child()
+            digest = self.copy_digest if self._directory.read_only else _digest(self._directory)
+            return Fingerprint(self.root.environment_id, self.root.generation, digest)
+
+    def give_back(self) -> None:
+        if self.registry_key is None:
+            self._env.close()
+            return
+        with _registry_lock:
+            self.handles -= 1
+            if self.handles == 0:
+                _registry.pop(self.registry_key, None)
+                with self._mutex:
+                    self._env.close()
+
+    def _commit_growing(self, puts: Mapping[bytes, bytes], deletes: list[bytes]) -> Root:
+        fs = self._directory.fs
+        while True:
+            try:
+                with translating(self.path, "write"):
+                    fs.committing(self.path)
+                with self._env.begin(write=True, buffers=True) as transaction:
+                    root = _apply(transaction, puts, deletes, self.root)
+            except lmdb.MapFullError:
+                self._env.set_mapsize(2 * self._env.info()["map_size"])
+                continue
+            except (lmdb.Error, VecdbError) as error:
+                failure = _write_failure(error, self.path)
+                self._poisoned = not isinstance(failure, ResourceExhausted)
+                raise failure from error
+            fs.committed(self.path)
+            return root
+
+    def _reading(self, read: Callable[[lmdb.Transaction], Result]) -> Result:
+        self._refuse_child()
+        try:
+            with self._env.begin() as transaction:
+                return read(transaction)
+        except lmdb.Error as error:
+            raise Corruption(f"{self.path} cannot be read: {error}", field=str(self.path)) from error
+
+    def _checked(self, key: bytes, stored: bytes | None) -> bytes | None:
+        return None if stored is None else _checked_value(key, stored, self.root.environment_id, str(self.path))
+
+    def _refuse_child(self) -> None:
+        if os.getpid() != self._pid:
+            raise FailedPrecondition(
+                f"{self.path} was opened by process {self._pid} and inherited by its forked child {os.getpid()}",
+                field=str(self.path),
+            )
+
+
+_registry: dict[tuple[int, int], _Environment] = {}
+_opening: dict[tuple[int, int], threading.Lock] = {}
+_registry_lock = threading.Lock()
+
+
+def check_environment(directory: MmapDirectory, expected: Fingerprint | None = None) -> int:
+    """Have a child process read the present state of an environment through; the number of values.
+
+    Raises
+    ------
+    Corruption, FailedPrecondition
+        As ``LmdbStore.open`` does.
+    """
+    path = directory.path_of(DATA_NAME)
+    root = verified_root_of_copy(directory, consistent_copy(directory))
+    if expected is not None:
+        root.require_at_least(expected, str(path))
+    return root.count
+
+
+def _registry_key(directory: MmapDirectory) -> tuple[int, int]:
+    with translating(directory.path, "read"):
+        return directory.fs.identity_of(directory.path)
+
+
+def _open_owned(directory: MmapDirectory, expected: Fingerprint | None, map_bytes: int) -> _Environment:
+    """Open the environment itself, for the holder of the directory's lock."""
+    path = directory.path_of(DATA_NAME)
+    if not directory.exists(DATA_NAME):
+        if expected is not None:
+            raise Corruption(f"{path} is missing", field=str(path))
+        _replace(directory, Root(random_id(), 0, 0, 0), {}, map_bytes)
+    elif expected is None or _digest(directory) != expected.digest:
+        # The usual reason is a process that ended between a commit and its mirror.
+        root = verified_root(path, path, _size(directory))
+        if expected is not None:
+            root.require_at_least(expected, str(path))
+        # Values are proven, but not the list of free pages, by which the next commit could overwrite them.
+        _replace(directory, root, _all_items(path, map_bytes), map_bytes)
+    return _Environment(directory, _open_lmdb(path, max(map_bytes, 2 * _size(directory))), expected)
+
+
+def _open_copy(directory: MmapDirectory, expected: Fingerprint | None, map_bytes: int) -> _Environment:
+    """Open a copy of the present state that lives in memory and has no name."""
+    path = directory.path_of(DATA_NAME)
+    if not directory.exists(DATA_NAME):
+        if expected is not None:
+            raise Corruption(f"{path} is missing", field=str(path))
+        raise NotFound(f"{path} does not exist", field=str(path))
+    data = consistent_copy(directory)
+    digest = checksum64(data)
+    if expected is None or digest != expected.digest:
+        verified_root_of_copy(directory, data)
+    with translating(path, "read"):
+        fd = directory.fs.anonymous(data)
+    try:
+        env = _open_lmdb(path_of_descriptor(fd), max(map_bytes, len(data)), readonly=True)
+    finally:
+        directory.fs.close(fd)
+    environment = _Environment(directory, env, expected)
+    environment.copy_digest = digest
+    return environment
+
+
+def _open_lmdb(path: Path, map_bytes: int, *, readonly: bool = False) -> lmdb.Environment:
+    try:
+        return lmdb.open(
+            str(path),
+            map_size=map_bytes,
+            subdir=False,
+            lock=False,
+            readonly=readonly,
+            create=not readonly,
+            mode=FILE_MODE,
+        )
+    except lmdb.Error as error:
+        raise Corruption(f"{path} cannot be opened: {error}", field=str(path)) from error
+
+
+def _digest(directory: MmapDirectory) -> int:
+    with directory.open_reader(DATA_NAME) as reader:
+        return file_digest(reader)
+
+
+def _size(directory: MmapDirectory) -> int:
+    with directory.open_reader(DATA_NAME) as reader:
+        return reader.size_bytes
+
+
+def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes], map_bytes: int) -> None:
+    """Write an environment of its own under a temporary name and put it in place, durably."""
+    fs = directory.fs
+    path = directory.path_of(DATA_NAME)
+    temporary = directory.path_of(DATA_NAME + TEMPORARY_SUFFIX)
+    directory.unlink(temporary.name)
+    env = _open_lmdb(temporary, max(map_bytes, 4 * sum(map(len, values.values()))))
+    try:
+        with translating(temporary, "write"):
+            fs.committing(temporary)
+        # Given the generation before, so that the transaction which fills the new file arrives at the right one.
+        with env.begin(write=True, buffers=True) as transaction:
+            _apply(transaction, values, [], Root(root.environment_id, root.generation - 1, 0, 0))
+        fs.committed(temporary)
+    except lmdb.Error as error:
+        raise _write_failure(error, temporary) from error
+    finally:
+        env.close()
+    with translating(path, "write"):
+        fs.rename(temporary, path)
+    directory.changed()
+    directory.sync()
+
+
+def _apply(transaction: lmdb.Transaction, puts: Mapping[bytes, bytes], deletes: list[bytes], root: Root) -> Root:
+    """Change the values, and with them the root record."""
+    count, total = root.count, root.checksum_sum
+    for key in (*deletes, *puts):
+        old = transaction.get(key)
+        if old is not None:
+            count -= 1
+            total -= CHECKSUM.unpack_from(old)[0]
+            transaction.delete(key)
+    for key, value in puts.items():
+        checksum = value_checksum(key, value, root.environment_id)
+        count += 1
+        total += checksum
+        transaction.put(key, CHECKSUM.pack(checksum) + value)
+    changed = Root(root.environment_id, root.generation + 1, count, total % SUM_MODULUS)
+    transaction.put(ROOT_KEY, changed.encode())
+    return changed
+
+
+def _scan(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(key, stored value) of the keys that begin with ``prefix``, without the root record."""
+    cursor = transaction.cursor()
+    if cursor.set_range(prefix):
+        for found, stored in cursor:
+            key = bytes(found)
+            if not key.startswith(prefix):
+                return
+            if key != ROOT_KEY:
+                yield key, bytes(stored)
+
+
+def _stored(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
+    stored = transaction.get(key)
+    return None if stored is None else bytes(stored)
+
+
+def _root(transaction: lmdb.Transaction, path: str) -> Root:
+    return Root.decode(_stored(transaction, ROOT_KEY), path)
+
+
+def _checked_value(key: bytes, stored: bytes, environment_id: int, path: str) -> bytes:
+    value = stored[CHECKSUM.size :]
+    if len(stored) < CHECKSUM.size or CHECKSUM.unpack_from(stored)[0] != value_checksum(key, value, environment_id):
+        raise Corruption(f"{path} has a damaged value under the key {key[:16].hex()}...", field=path)
+    return value
+
+
+def _all_items(path: Path, map_bytes: int) -> dict[bytes, bytes]:
+    """Every value of an environment that a child process has verified."""
+    env = _open_lmdb(path, map_bytes, readonly=True)
+    try:
+        with env.begin() as transaction:
+            root = _root(transaction, str(path))
+            return {
+                key: _checked_value(key, stored, root.environment_id, str(path))
+                for key, stored in _scan(transaction, b"")
+            }
+    finally:
+        env.close()
+
+
+def _write_failure(error: lmdb.Error | VecdbError, path: Path) -> VecdbError:
+    if isinstance(error, VecdbError):
+        return error
+    full = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    if full or isinstance(error, (lmdb.DiskError, lmdb.MemoryError)):
+        return ResourceExhausted(f"cannot write {path}: {error}", field=str(path))
+    return Unavailable(f"cannot write {path}: {error}", field=str(path))
+
+
+def _read_through(path: Path) -> Root:
+    """Read every value of the environment at ``path`` and compare the whole with its root record."""
+    env = _open_lmdb(path, 1 << 20, readonly=True)
+    with env.begin() as transaction:
+        root = _root(transaction, str(path))
+        count = total = 0
+        previous = b""
+        for key, stored in _scan(transaction, b""):
+            if key <= previous:
+                raise Corruption(f"{path} has keys out of order", field=str(path))
+            _checked_value(key, stored, root.environment_id, str(path))
+            if transaction.get(key) != stored:
+                raise Corruption(f"{path} does not find the key {key[:16].hex()}...", field=str(path))
+            previous = key
+            count += 1
+            total += CHECKSUM.unpack_from(stored)[0]
+    env.close()
+    if (count, total % SUM_MODULUS) != (root.count, root.checksum_sum):
+        raise Corruption(f"{path} lacks values, or holds older ones", field=str(path), limit=root.count, value=count)
+    return root
+
+
+def _main(path: str) -> None:
+    """What the child process does: one line of JSON on its standard output."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Being killed by a damaged file is foreseen here.
+    report: dict[str, object]
+    try:
+        root = _read_through(Path(path))
+        report = {"root": [root.environment_id, root.generation, root.count, root.checksum_sum]}
+    except FailedPrecondition as error:
+        report = {"version": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes LMDB raise is the finding
+        report = {"damage": f"{path} is damaged: {error}"}
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
