@@ -1,0 +1,171 @@
+"""Runs a search over the parts of a view and merges the answers.
+
+Every ranking holds ``min(k, allowed rows with the vector)`` hits: where a walk through a graph finds fewer, the part is
+scanned instead. Ties break by (distance, part, slot), so that the same view gives the same ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vecdb.bitmap import Bitmap
+from vecdb.index.flat import FlatIndex
+from vecdb.index.protocol import IndexAnswer, VectorIndex
+from vecdb.query.plan import GRAPH_ROWS_MIN, PartFacts, PartPlan, Strategy, plan_part
+from vecdb.segment.vectors import FieldVectors
+from vecdb.types import F32Array, I32Array, I64Array
+
+
+class SearchablePart(Protocol):
+    """The vectors of one field in one segment or memtable."""
+
+    vectors: FieldVectors
+    slots: int
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether 8-bit codes exist."""
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a graph is attached."""
+
+    @property
+    def exact(self) -> FlatIndex:
+        """Exact search."""
+
+    @property
+    def scan(self) -> VectorIndex:
+        """A scan of the codes."""
+
+    @property
+    def graph(self) -> VectorIndex:
+        """A walk through the graph."""
+
+    def ensure(self, slots: I64Array | None) -> None:
+        """Verify vectors before they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartSearch:
+    """One part to search, and which of its rows may be returned (``None``: all)."""
+
+    part: SearchablePart
+    allowed_rows: Bitmap | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Merged rankings of nq queries.
+
+    Attributes
+    ----------
+    parts, rows
+        (nq, k) int32 and int64: where each hit is; -1 behind the last hit.
+    distances
+        (nq, k) float32, internal distances; +inf behind the last hit.
+    strategy
+        Names of the strategies used, joined by ``+``.
+    fallbacks
+        Rankings of a part that a graph left short and a scan completed.
+    """
+
+    parts: I32Array
+    rows: I64Array
+    distances: F32Array
+    strategy: str
+    recall_estimate: float
+    fallbacks: int
+    distance_computations: int
+    hops: int
+
+
+def search_parts(
+    searches: Sequence[PartSearch],
+    queries: F32Array,
+    k: int,
+    recall: float,
+    ef: int | None,
+    graph_rows_min: int = GRAPH_ROWS_MIN,
+) -> Ranked:
+    """The k nearest allowed rows of all parts.
+
+    Parameters
+    ----------
+    queries
+        (nq, dim) float32, normalised under cosine.
+    """
+    answers: list[tuple[int, I64Array, F32Array]] = []
+    used: dict[str, None] = {}
+    weighted_recall = 0.0
+    weight = 0
+    fallbacks = computations = hops = 0
+    for number, search in enumerate(searches):
+        part = search.part
+        allowed = part.vectors.allowed_slots(search.allowed_rows)
+        count = part.slots if allowed is None else allowed.count()
+        plan = plan_part(PartFacts(part.slots, count, part.has_codes, part.has_graph), k, recall, ef, graph_rows_min)
+        if plan.strategy is Strategy.NOTHING:
+            continue
+        answer, short = _search_part(part, plan, queries, k, None if count == part.slots else allowed, count)
+        used[plan.strategy.value] = None
+        if short:
+            used[Strategy.SCAN.value] = None
+            fallbacks += short
+        weighted_recall += plan.recall_estimate * count
+        weight += count
+        computations += answer.distance_computations
+        hops += answer.hops
+        answers.append((number, part.vectors.rows_of(answer.topk.slots.astype(np.int64)), answer.topk.distances))
+    parts, rows, distances = _merge(answers, queries.shape[0], k)
+    return Ranked(
+        parts,
+        rows,
+        distances,
+        "+".join(sorted(used)) or Strategy.NOTHING.value,
+        weighted_recall / weight if weight else 1.0,
+        fallbacks,
+        computations,
+        hops,
+    )
+
+
+def _search_part(
+    part: SearchablePart, plan: PartPlan, queries: F32Array, k: int, allowed: Bitmap | None, count: int
+) -> tuple[IndexAnswer, int]:
+    """The answer of one part, and how many queries the graph left short."""
+    if plan.strategy is Strategy.EXACT:
+        part.ensure(None if allowed is None else allowed.rows())
+        return part.exact.search(queries, k, allowed=allowed), 0
+    if plan.strategy is Strategy.SCAN:
+        return part.scan.search(queries, k, allowed=allowed, ensure=part.ensure), 0
+    answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=part.ensure)
+    wanted = min(k, count)
+    short = np.flatnonzero((answer.topk.slots[:, :wanted] < 0).any(axis=1))
+    if short.shape[0] == 0:
+        return answer, 0
+    completed = part.scan.search(queries[short], k, allowed=allowed, ensure=part.ensure)
+    answer.topk.slots[short] = completed.topk.slots
+    answer.topk.distances[short] = completed.topk.distances
+    return answer, short.shape[0]
+
+
+def _merge(answers: Sequence[tuple[int, I64Array, F32Array]], nq: int, k: int) -> tuple[I32Array, I64Array, F32Array]:
+    """The k nearest of all answers, each of (part, (nq, k) rows, (nq, k) distances)."""
+    if not answers:
+        return np.full((nq, k), -1, np.int32), np.full((nq, k), -1, np.int64), np.full((nq, k), np.inf, np.float32)
+    if len(answers) == 1:
+        number, rows, distances = answers[0]
+        return np.where(rows < 0, -1, number).astype(np.int32), rows, distances
+    parts = np.concatenate([np.full(rows.shape, number, np.int32) for number, rows, _ in answers], axis=1)
+    rows = np.concatenate([each for _, each, _ in answers], axis=1)
+    distances = np.concatenate([each for _, _, each in answers], axis=1)
+    # Stable: equal distances keep the order of parts, and within a part that of slots.
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    rows = np.take_along_axis(rows, order, axis=1)
+    parts = np.take_along_axis(parts, order, axis=1)
+    return np.where(rows < 0, -1, parts).astype(np.int32), rows, np.take_along_axis(distances, order, axis=1)

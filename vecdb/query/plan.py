@@ -1,0 +1,115 @@
+"""Which way each part of a collection is searched.
+
+Planning is a pure function of what is known before the search: how many rows are allowed, which structures exist and
+what the caller asked for. The same facts give the same plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from vecdb.index.hnsw import ef_for_recall
+
+SCAN_RECALL = 0.999
+"""Expected recall of a scan of 8-bit codes whose candidates are ranked again by their float32 vectors."""
+
+GRAPH_ROWS_MIN = 10_000
+"""With fewer allowed rows a scan of their codes costs less than a walk; a part with fewer rows gets no graph."""
+
+GRAPH_SELECTIVITY_MIN = 0.2
+"""With a smaller share of allowed rows most steps of a walk lead to rows that may not be returned."""
+
+
+class Strategy(Enum):
+    """How one part is searched."""
+
+    NOTHING = "nothing"
+    """No row is allowed."""
+
+    EXACT = "exact"
+    """float32 distances of all allowed rows."""
+
+    SCAN = "scan"
+    """Distances of the 8-bit codes of all allowed rows, then float32 distances of the nearest."""
+
+    GRAPH = "graph"
+    """A walk through the graph on 8-bit codes, then float32 distances of the nearest."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartFacts:
+    """What the planner knows of one part (a segment's field, or a memtable's).
+
+    Attributes
+    ----------
+    slots
+        Vectors in the part.
+    allowed
+        How many of them may be returned.
+    has_codes, has_graph
+        Which structures exist.
+    """
+
+    slots: int
+    allowed: int
+    has_codes: bool
+    has_graph: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """How one part is searched.
+
+    Attributes
+    ----------
+    ef
+        Size of the candidate list of a graph walk; 0 for the other strategies.
+    recall_estimate
+        Mean recall expected within this part.
+    """
+
+    strategy: Strategy
+    ef: int
+    recall_estimate: float
+
+
+def plan_part(
+    facts: PartFacts, k: int, recall: float, ef: int | None, graph_rows_min: int = GRAPH_ROWS_MIN
+) -> PartPlan:
+    """The plan for one part.
+
+    Parameters
+    ----------
+    k
+        Hits wanted.
+    recall
+        Mean recall to aim at; 1.0 means exact.
+    ef
+        The caller's own size of the candidate list, instead of ``recall``.
+    graph_rows_min
+        With fewer allowed rows the graph is left alone.
+    """
+    if facts.allowed == 0:
+        return PartPlan(Strategy.NOTHING, 0, 1.0)
+    if not facts.has_codes or (ef is None and recall > SCAN_RECALL) or facts.allowed <= k:
+        return PartPlan(Strategy.EXACT, 0, 1.0)
+    selectivity = facts.allowed / facts.slots
+    if not facts.has_graph or facts.allowed < graph_rows_min or selectivity < GRAPH_SELECTIVITY_MIN:
+        return PartPlan(Strategy.SCAN, 0, SCAN_RECALL)
+    if ef is None:
+        return PartPlan(Strategy.GRAPH, ef_for_recall(k, recall, selectivity), recall)
+    size = max(ef, k)
+    return PartPlan(Strategy.GRAPH, size, recall_of_ef(k, size, selectivity))
+
+
+def recall_of_ef(k: int, ef: int, selectivity: float) -> float:
+    """The largest recall for which ``ef_for_recall`` asks no more than ``ef``."""
+    low, high = 0.0, SCAN_RECALL
+    for _ in range(20):
+        middle = (low + high) / 2
+        if ef_for_recall(k, max(middle, 1e-6), selectivity) <= ef:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,1 @@
+"""Segments: the rows of a collection, mutable in a memtable or immutable in files."""

@@ -1,0 +1,89 @@
+"""Point ids as bytes and as hashes.
+
+The encoded id (its *key*) orders as ids do: integers before strings, integers by value, strings by their UTF-8 bytes.
+Hashes are keyed with a secret of the collection, so that nobody can choose ids that collide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from vecdb.errors import Corruption
+from vecdb.types import I64Array, PointId, U8Array, U32Array, U64Array
+
+HASH_KEY_BYTES = 16
+_INTEGER, _STRING = b"\0", b"\1"
+
+
+def key_of(point_id: PointId) -> bytes:
+    """The encoded id: a zero byte and 8 big-endian bytes, or a one byte and the UTF-8 text."""
+    if isinstance(point_id, int):
+        return _INTEGER + point_id.to_bytes(8, "big")
+    return _STRING + point_id.encode()
+
+
+def id_of(key: bytes) -> PointId:
+    """The id that ``key`` encodes; raises Corruption for bytes that encode none."""
+    if key[:1] == _INTEGER and len(key) == 9:
+        return int.from_bytes(key[1:], "big")
+    if key[:1] == _STRING:
+        try:
+            return key[1:].decode()
+        except UnicodeDecodeError:
+            pass
+    raise Corruption(f"{key[:20]!r} does not encode an id", field="ids", value=key[:20].hex())
+
+
+def hash_keys(keys: Iterable[bytes], hash_key: bytes) -> U64Array:
+    """The 64-bit hash of each key, (n,) uint64."""
+    blake2b = hashlib.blake2b
+    digests = b"".join([blake2b(key, digest_size=8, key=hash_key).digest() for key in keys])
+    return np.frombuffer(digests, "<u8")
+
+
+def pack(parts: Sequence[bytes]) -> tuple[U64Array, U8Array]:
+    """The parts one after the other, and the (n+1,) uint64 offsets at which each begins and ends."""
+    offsets = np.zeros(len(parts) + 1, np.uint64)
+    np.cumsum(np.fromiter(map(len, parts), np.uint64, len(parts)), out=offsets[1:])
+    return offsets, np.frombuffer(b"".join(parts), np.uint8)
+
+
+def unpack(offsets: U64Array, data: U8Array, row: int) -> bytes:
+    """Part ``row`` of what ``pack`` made."""
+    return data[int(offsets[row]) : int(offsets[row + 1])].tobytes()
+
+
+def find_keys(
+    wanted: Sequence[bytes],
+    wanted_hashes: U64Array,
+    hashes: U64Array,
+    hash_rows: U32Array,
+    key_at: Sequence[bytes],
+) -> I64Array:
+    """The row of each wanted key, (n,) int64, -1 where it is absent.
+
+    Parameters
+    ----------
+    hashes, hash_rows
+        Ascending hashes and the row of each.
+    key_at
+        The key of a row; only looked at where a hash matches.
+    """
+    rows = np.full(len(wanted), -1, np.int64)
+    if hashes.shape[0] == 0 or not wanted:
+        return rows
+    first = np.searchsorted(hashes, wanted_hashes, "left")
+    inside = first < hashes.shape[0]
+    candidates = np.flatnonzero(inside & (hashes[np.where(inside, first, 0)] == wanted_hashes))
+    for position in candidates.tolist():
+        at = int(first[position])
+        while at < hashes.shape[0] and hashes[at] == wanted_hashes[position]:
+            row = int(hash_rows[at])
+            if key_at[row] == wanted[position]:
+                rows[position] = row
+                break
+            at += 1
+    return rows

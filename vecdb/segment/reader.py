@@ -1,0 +1,310 @@
+"""A segment's files, opened for reading.
+
+Nothing is served unverified: ids, seqs, codes and graphs are checked whole before their first use, vectors and payloads
+block by block before a row of them is read. Files are mapped lazily, so that opening a collection costs no reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+from vecdb.errors import Corruption
+from vecdb.index.codes import ScalarCodes
+from vecdb.index.flat import CodedFlatIndex, FlatIndex
+from vecdb.index.hnsw import HnswIndex
+from vecdb.kernels.protocol import Kernels
+from vecdb.schema import CollectionSchema, VectorField
+from vecdb.segment.ids import find_keys, id_of, unpack
+from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
+from vecdb.segment.vectors import FieldVectors
+from vecdb.storage.array_file import ArrayFile
+from vecdb.storage.directory import MmapDirectory
+from vecdb.types import AnyArray, I64Array, Metric, PointId, U32Array, U64Array
+
+_WHOLE = frozenset({Role.IDS, Role.SEQS, Role.CODES, Role.GRAPH, Role.JOURNAL})
+
+
+class SegmentReader:
+    """One segment. Safe to use from many threads; replaced roles appear by ``attach``.
+
+    Parameters
+    ----------
+    directory
+        Where the files are.
+    entry
+        What the manifest says of the segment.
+    """
+
+    def __init__(
+        self, directory: MmapDirectory, entry: SegmentEntry, schema: CollectionSchema, kernels: Kernels
+    ) -> None:
+        self.entry = entry
+        self.rows = entry.rows
+        self._directory = directory
+        self._schema = schema
+        self._kernels = kernels
+        self._lock = threading.Lock()
+        self._files: dict[SegmentFile, ArrayFile] = {}
+        self._fields: dict[str, SegmentField] = {}
+        self.keys = _Keys(self)
+        self.payloads = _Payloads(self)
+
+    @property
+    def segment_id(self) -> int:
+        """The segment's number."""
+        return self.entry.segment_id
+
+    @property
+    def field_names(self) -> list[str]:
+        """The names of the vector fields."""
+        return [each.name for each in self._schema.vectors]
+
+    def attach(self, file: SegmentFile) -> None:
+        """Use ``file`` for its role from now on."""
+        with self._lock:
+            self.entry = self.entry.with_file(file)
+            if file.field in self._fields:
+                del self._fields[file.field]
+
+    def array_file(self, role: Role, field: str = "") -> ArrayFile:
+        """The open file of a role; those that are read whole are verified here."""
+        named = self.entry.file(role, field)
+        if named is None:
+            raise Corruption(
+                f"segment {self.segment_id} has no {role.value} file",
+                field=f"segment {self.segment_id}",
+                value=role.value,
+            )
+        opened = self._files.get(named)
+        if opened is None:
+            with self._lock:
+                opened = self._files.get(named)
+                if opened is None:
+                    opened = ArrayFile.open(self._directory, named.ref, role=role.value)
+                    if role in _WHOLE:
+                        opened.verify()
+                    self._files[named] = opened
+        return opened
+
+    def array(self, role: Role, name: str, field: str = "") -> AnyArray:
+        """One array of a role."""
+        file = self.array_file(role, field)
+        try:
+            return file.arrays[name]
+        except KeyError:
+            raise Corruption(f"{file.ref.name} has no array {name!r}", field=file.ref.name, value=name) from None
+
+    def _row_array(self, role: Role, name: str, rows: int) -> AnyArray:
+        """An array that must have ``rows`` entries."""
+        found = self.array(role, name)
+        if found.shape != (rows,):
+            raise Corruption(
+                f"segment {self.segment_id}: {role.value}/{name} has shape {found.shape}, the manifest says {rows}",
+                field=f"segment {self.segment_id}",
+                limit=rows,
+                value=found.shape,
+            )
+        return found
+
+    @property
+    def hashes(self) -> U64Array:
+        """(n,) uint64, ascending."""
+        return self._row_array(Role.IDS, "hashes", self.rows)
+
+    @property
+    def hash_rows(self) -> U32Array:
+        """(n,) uint32: the row of each of ``hashes``."""
+        return self._row_array(Role.IDS, "hash_rows", self.rows)
+
+    @property
+    def seqs(self) -> U64Array:
+        """(n,) uint64: the write batch that made each row."""
+        return self._row_array(Role.SEQS, "seqs", self.rows)
+
+    def locate(self, keys: Sequence[bytes], hashes: U64Array) -> I64Array:
+        """The row of each key, dead or alive, (len(keys),) int64, -1 where the segment has none."""
+        if self.rows == 0:
+            return np.full(len(keys), -1, np.int64)
+        return find_keys(keys, hashes, self.hashes, self.hash_rows, self.keys)
+
+    def id_at(self, row: int) -> PointId:
+        """The id of a row."""
+        return id_of(self.keys[row])
+
+    def ensure_payloads(self, rows: I64Array) -> None:
+        """Verify the payloads of ``rows`` before they are read."""
+        file = self.array_file(Role.PAYLOAD)
+        if file.verified:
+            return
+        ends = np.concatenate([rows, rows + 1])
+        file.ensure("offsets", ends)
+        offsets = self._row_array(Role.PAYLOAD, "offsets", self.rows + 1)
+        data = self.array(Role.PAYLOAD, "bytes")
+        for row in rows.tolist():
+            first, end = int(offsets[row]), int(offsets[row + 1])
+            if not first <= end <= data.shape[0]:
+                raise Corruption(
+                    f"{file.ref.name}: payload {row} ends before it begins", field=file.ref.name, value=row
+                )
+            if end > first:
+                # Blocks are larger than most payloads; touching one byte of each verifies all of them.
+                file.ensure("bytes", np.append(np.arange(first, end, 4096), end - 1))
+
+    def payload(self, row: int) -> bytes:
+        """The payload of a row; ``ensure_payloads`` comes first."""
+        return unpack(self.array(Role.PAYLOAD, "offsets"), self.array(Role.PAYLOAD, "bytes"), row)
+
+    def field(self, name: str) -> SegmentField:
+        """The vectors of a field and what searches them."""
+        found = self._fields.get(name)
+        if found is None:
+            found = SegmentField(self, self._schema.vector(name), self._kernels)
+            with self._lock:
+                self._fields[name] = found
+        return found
+
+    def verify(self, file: SegmentFile) -> None:
+        """Check every byte of one file, in a fresh look at the disk."""
+        ArrayFile.open(self._directory, file.ref, role=file.role.value).verify()
+
+
+class SegmentField:
+    """One vector field of one segment."""
+
+    def __init__(self, reader: SegmentReader, declared: VectorField, kernels: Kernels) -> None:
+        self._file = reader.array_file(Role.VECTORS, declared.name)
+        arrays = self._file.arrays
+        vectors = arrays.get("vectors")
+        if vectors is None or vectors.ndim != 2 or vectors.shape[1] != declared.dim or vectors.dtype != np.float32:
+            raise Corruption(
+                f"{self._file.ref.name}: vectors are not {declared.dim}-d float32", field=self._file.ref.name
+            )
+        norms = arrays.get("norms")
+        if (norms is not None) != (declared.metric is Metric.COSINE):
+            raise Corruption(
+                f"{self._file.ref.name}: norms do not go with {declared.metric.value}", field=self._file.ref.name
+            )
+        slot_rows = arrays.get("slot_rows")
+        if slot_rows is not None:
+            self._file.ensure("slot_rows", None)
+        elif vectors.shape[0] != reader.rows:
+            raise Corruption(
+                f"{self._file.ref.name}: {vectors.shape[0]} vectors for {reader.rows} rows", field=self._file.ref.name
+            )
+        self.vectors = FieldVectors(vectors, norms, slot_rows)
+        self.slots = vectors.shape[0]
+        self._reader = reader
+        self._declared = declared
+        self._kernels = kernels
+        self._codes: ScalarCodes | None = None
+        self._graph: HnswIndex | None = None
+
+    @property
+    def codes(self) -> ScalarCodes:
+        """The quantised vectors, verified."""
+        if self._codes is None:
+            arrays = self._reader.array_file(Role.CODES, self._declared.name).arrays
+            codes = ScalarCodes.from_arrays(arrays, self._declared.metric)
+            if codes.rows != self.slots or codes.dim != self._declared.dim:
+                raise Corruption(
+                    f"segment {self._reader.segment_id}: codes are {codes.rows} x {codes.dim}, "
+                    f"vectors {self.slots} x {self._declared.dim}",
+                    field=f"segment {self._reader.segment_id}",
+                )
+            self._codes = codes
+        return self._codes
+
+    @property
+    def has_codes(self) -> bool:
+        """A segment always has codes."""
+        return True
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a graph is attached."""
+        return self._reader.entry.file(Role.GRAPH, self._declared.name) is not None
+
+    @property
+    def exact(self) -> FlatIndex:
+        """Exact search over float32; the caller verifies by ``ensure`` first."""
+        return FlatIndex(self._kernels, self.vectors.vectors, self._declared.metric)
+
+    @property
+    def scan(self) -> CodedFlatIndex:
+        """A scan of the codes with a float32 rerank."""
+        return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors)
+
+    @property
+    def graph(self) -> HnswIndex:
+        """Graph search with a float32 rerank."""
+        if self._graph is None:
+            arrays = self._reader.array_file(Role.GRAPH, self._declared.name).arrays
+            self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
+        return self._graph
+
+    def ensure(self, slots: I64Array | None) -> None:
+        """Verify the float32 vectors (and norms) of ``slots``, or of all, before they are read."""
+        if self._file.verified:
+            return
+        self._file.ensure("vectors", slots)
+        if self.vectors.norms is not None:
+            self._file.ensure("norms", slots)
+
+
+class _Keys(Sequence[bytes]):
+    """The encoded id of each row."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: SegmentReader) -> None:
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return self._reader.rows
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
+        reader = self._reader
+        offsets, data = reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys")
+        if isinstance(at, slice):
+            return [unpack(offsets, data, row) for row in range(*at.indices(reader.rows))]
+        return unpack(offsets, data, at)
+
+
+class _Payloads(Sequence[bytes]):
+    """The payload of each row, verified on the way."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: SegmentReader) -> None:
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return self._reader.rows
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
+        reader = self._reader
+        if isinstance(at, slice):
+            rows = range(*at.indices(reader.rows))
+            if not rows:
+                return []
+            reader.array_file(Role.PAYLOAD).ensure("offsets", None)
+            reader.array_file(Role.PAYLOAD).ensure("bytes", None)
+            low, high = min(rows), max(rows)
+            offsets = reader.array(Role.PAYLOAD, "offsets")[low : high + 2].tolist()
+            data = reader.array(Role.PAYLOAD, "bytes")[offsets[0] : offsets[-1]].tobytes()
+            starts = [offset - offsets[0] for offset in offsets]
+            return [data[starts[row - low] : starts[row - low + 1]] for row in rows]
+        reader.ensure_payloads(np.array([at], np.int64))
+        return reader.payload(at)
