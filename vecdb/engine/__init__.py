@@ -1,0 +1,1 @@
+"""The embedded engine: a directory of collections, durable writes, background flushes and index builds."""

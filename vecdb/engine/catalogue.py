@@ -1,0 +1,118 @@
+"""The catalogue: which collections a database has, by name, and in which directory each one lives.
+
+A collection exists from the moment its entry is committed here until the moment the entry is removed; directories
+without an entry are what interrupted creations and drops left, and are removed by the next owner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from vecdb.errors import Corruption
+from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.lmdb_store import LmdbStore
+from vecdb.storage.mirror import read_mirror, write_mirror
+from vecdb.v1 import log_pb2
+
+CATALOGUE_MIRROR = "mirror"
+_PREFIX = b"collection/"
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One collection.
+
+    Attributes
+    ----------
+    collection_id
+        Name of its directory: random, so that a collection's name never becomes a path.
+    """
+
+    name: str
+    collection_id: str
+    created_us: int
+
+
+class Catalogue:
+    """The open catalogue."""
+
+    def __init__(self, directory: MmapDirectory, store: LmdbStore, entries: dict[str, CatalogueEntry]) -> None:
+        self._directory = directory
+        self._store = store
+        self._entries = entries
+
+    @classmethod
+    def open(cls, directory: MmapDirectory, *, create: bool) -> Catalogue:
+        """Open it; ``create`` makes an empty one.
+
+        Raises
+        ------
+        Corruption
+            It is damaged, missing, or older than its mirror.
+        """
+        where = str(directory.path)
+        mirror = read_mirror(directory, CATALOGUE_MIRROR)
+        if mirror is None and not create:
+            raise Corruption(f"{where}: the catalogue's mirror is missing", field=f"{where}/{CATALOGUE_MIRROR}")
+        store = LmdbStore.open(directory, expected=None if mirror is None else mirror.fingerprint)
+        try:
+            entries: dict[str, CatalogueEntry] = {}
+            for key, value in store.items(_PREFIX):
+                entry = _decode(value, where)
+                if key != _key(entry.collection_id):
+                    raise Corruption(f"{where}: entry {key!r} is of {entry.collection_id}", field=f"{where}/data.mdb")
+                entries[entry.name] = entry
+            catalogue = cls(directory, store, entries)
+            if not directory.read_only and (mirror is None or store.fingerprint() != mirror.fingerprint):
+                catalogue._write_mirror()
+        except BaseException:
+            store.close()
+            raise
+        return catalogue
+
+    @property
+    def entries(self) -> Mapping[str, CatalogueEntry]:
+        """By name."""
+        return self._entries
+
+    def add(self, name: str, collection_id: str) -> CatalogueEntry:
+        """Make a collection exist; durable on return."""
+        entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000)
+        encoded = log_pb2.CatalogueEntry(
+            name=name, collection_id=collection_id, created_us=entry.created_us
+        ).SerializeToString(deterministic=True)
+        self._store.commit({_key(collection_id): encoded})
+        self._entries = {**self._entries, name: entry}
+        self._write_mirror()
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Make a collection cease to exist; durable on return."""
+        entry = self._entries[name]
+        self._store.commit({}, [_key(entry.collection_id)])
+        self._entries = {other: each for other, each in self._entries.items() if other != name}
+        self._write_mirror()
+
+    def close(self) -> None:
+        """Release the environment."""
+        self._store.close()
+
+    def _write_mirror(self) -> None:
+        payload = b"".join(value for _, value in self._store.items(_PREFIX))
+        write_mirror(self._directory, CATALOGUE_MIRROR, payload, self._store.fingerprint())
+
+
+def _key(collection_id: str) -> bytes:
+    return _PREFIX + collection_id.encode()
+
+
+def _decode(value: bytes, where: str) -> CatalogueEntry:
+    try:
+        message = log_pb2.CatalogueEntry.FromString(value)
+    except DecodeError as error:
+        raise Corruption(f"{where}: an entry cannot be read: {error}", field=f"{where}/data.mdb") from error
+    return CatalogueEntry(message.name, message.collection_id, message.created_us)

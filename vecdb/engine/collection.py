@@ -1,0 +1,71 @@
+"""The collection that a user of the embedded engine holds: a name for an open collection, opened when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+from vecdb.api import Collection
+from vecdb.engine.store import OpenCollection
+from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
+from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.schema import CollectionSchema
+
+Lease: TypeAlias = Callable[[], AbstractContextManager[OpenCollection]]
+
+
+class EmbeddedCollection(Collection):
+    """A collection of a directory opened in this process. Only delegates.
+
+    Parameters
+    ----------
+    lease
+        Keeps the collection open for the length of a ``with`` block.
+    """
+
+    def __init__(self, name: str, collection_id: str, schema: CollectionSchema, lease: Lease) -> None:
+        self.name = name
+        self.collection_id = collection_id
+        self.schema = schema
+        self._lease = lease
+
+    def run_write(self, request: WriteRequest) -> WriteResult:
+        """Apply one batch; return when it is durable."""
+        with self._lease() as opened:
+            return opened.write(request)
+
+    def run_search(self, request: SearchRequest) -> list[Hits]:
+        """One ranking a query."""
+        with self._lease() as opened:
+            return opened.search(request)
+
+    def run_get(self, request: GetRequest) -> list[Point]:
+        """The points that exist."""
+        with self._lease() as opened:
+            return opened.get(request)
+
+    def run_count(self, where: Where) -> int:
+        """The number of points that match."""
+        with self._lease() as opened:
+            return opened.count(where)
+
+    def run_scroll(self, request: ScrollRequest) -> Page:
+        """One page of points."""
+        with self._lease() as opened:
+            return opened.scroll(request)
+
+    def stats(self) -> CollectionStats:
+        """What the collection holds and what happened to it."""
+        with self._lease() as opened:
+            return opened.stats()
+
+    def flush(self) -> None:
+        """Write what is in memory into segments; return when it is committed."""
+        with self._lease() as opened:
+            opened.flush()
+
+    def wait_indexed(self, timeout_s: float = 600.0) -> None:
+        """Flush, then return when no row waits for an index."""
+        with self._lease() as opened:
+            opened.wait_indexed(timeout_s)

@@ -1,0 +1,221 @@
+"""The database that a user of the embedded engine holds: one directory, owned by this process while it is open."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from vecdb.api import Database
+from vecdb.engine.catalogue import Catalogue
+from vecdb.engine.collection import EmbeddedCollection
+from vecdb.engine.leases import Leases
+from vecdb.engine.marker import MARKER, read_marker, write_marker
+from vecdb.engine.options import EngineOptions
+from vecdb.engine.recovery import create_collection_files
+from vecdb.engine.store import OpenCollection
+from vecdb.engine.threads import Threads
+from vecdb.errors import AlreadyExists, FailedPrecondition, NotFound
+from vecdb.kernels.protocol import Kernels
+from vecdb.schema import CollectionSchema, check_name
+from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.io import FileSystem
+from vecdb.storage.lock import DirectoryLock
+
+CATALOGUE = "catalogue"
+COLLECTIONS = "collections"
+LOCK = "LOCK"
+
+
+def choose_kernels(name: str) -> Kernels:
+    """The kernels that an option names. Compiled ones are imported only here, so that opening without them is quick."""
+    if name == "reference":
+        from vecdb.kernels.reference import ReferenceKernels
+
+        return ReferenceKernels()
+    from vecdb.kernels.cpu import CpuKernels
+
+    return CpuKernels()
+
+
+class EmbeddedDatabase(Database):
+    """A directory of collections."""
+
+    def __init__(
+        self,
+        directory: MmapDirectory,
+        lock: DirectoryLock,
+        catalogue: Catalogue,
+        database_id: str,
+        options: EngineOptions,
+        kernels: Kernels,
+    ) -> None:
+        self.path = directory.path
+        self.database_id = database_id
+        self.kernels = kernels
+        self._options = options
+        self._lock = lock
+        self._catalogue = catalogue
+        self._collections = directory.child(COLLECTIONS, create=True)
+        self._threads = Threads(options.writer_threads)
+        self._open = Leases(options.open_collections_max, self._open_collection)
+        self._changing = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        options: EngineOptions | None = None,
+        kernels: Kernels | None = None,
+        file_system: FileSystem | None = None,
+    ) -> Self:
+        """Open the database in a directory; a missing or empty directory becomes a new one.
+
+        Parameters
+        ----------
+        path
+            The directory.
+        options
+            How memory, disk and threads are used.
+        kernels
+            Instead of the ones that the options name.
+        file_system
+            Instead of the real one, for tests.
+
+        Raises
+        ------
+        FailedPrecondition
+            Another process holds the directory (named, with its host), the directory is not a vecdb database and not
+            empty, or it was written by another format version.
+        Corruption
+            What is there is damaged.
+        """
+        options = options or EngineOptions()
+        root = MmapDirectory.open(Path(path), file_system or FileSystem(), create=True)
+        if not root.exists(MARKER) and _foreign(root):
+            raise FailedPrecondition(
+                f"{root.path} is not a vecdb database and not empty",
+                field="path",
+                limit="a database or an empty directory",
+                value=root.path,
+            )
+        lock = DirectoryLock.acquire(root)
+        try:
+            new = not root.exists(MARKER)
+            # The marker is written last: a directory with a marker has a whole catalogue.
+            catalogue = Catalogue.open(root.child(CATALOGUE, create=new), create=new)
+            try:
+                marker = write_marker(root) if new else read_marker(root)
+                database = cls(
+                    root, lock, catalogue, marker.database_id, options, kernels or choose_kernels(options.kernels)
+                )
+                database._remove_unnamed()
+            except BaseException:
+                catalogue.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return database
+
+    def announce(self, address: str) -> None:
+        """Tell who finds the directory locked where the server that holds it can be reached."""
+        self._lock.announce(address)
+
+    def run_create(self, name: str, schema: CollectionSchema, exist_ok: bool) -> EmbeddedCollection:
+        """Make a collection; it exists, durably, on return."""
+        check_name(name, "collection")
+        self._check_open()
+        with self._changing:
+            if name in self._catalogue.entries:
+                found = self.collection(name)
+                if exist_ok and found.schema == schema:
+                    return found
+                told = "exists with another schema" if exist_ok else "exists"
+                raise AlreadyExists(f"collection {name!r} {told}", field="collection", value=name)
+            collection_id = secrets.token_hex(8)
+            create_collection_files(self._collections.child(collection_id, create=True), name, collection_id, schema)
+            self._catalogue.add(name, collection_id)
+        return self.collection(name)
+
+    def collection(self, name: str) -> EmbeddedCollection:
+        """The collection called ``name``."""
+        check_name(name, "collection")
+        self._check_open()
+        entry = self._catalogue.entries.get(name)
+        if entry is None:
+            raise _not_found(name)
+        collection_id = entry.collection_id
+        with self._lease(name, collection_id) as opened:
+            schema = opened.schema
+        return EmbeddedCollection(name, collection_id, schema, lambda: self._lease(name, collection_id))
+
+    def collections(self) -> Sequence[str]:
+        """The names of all collections, sorted."""
+        self._check_open()
+        return sorted(self._catalogue.entries)
+
+    def drop_collection(self, name: str) -> None:
+        """Remove the collection and its files. Running searches finish; later calls get NotFound."""
+        check_name(name, "collection")
+        self._check_open()
+        with self._changing:
+            entry = self._catalogue.entries.get(name)
+            if entry is None:
+                raise _not_found(name)
+            self._catalogue.remove(name)
+            self._open.close_dropped(entry.collection_id)
+            self._collections.remove_child(entry.collection_id)
+
+    def close(self) -> None:
+        """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""
+        with self._changing:
+            if self._closed:
+                return
+            self._lock.check()
+            self._closed = True
+            try:
+                self._open.close_all()
+            finally:
+                self._threads.shut_down()
+                self._catalogue.close()
+                self._lock.release()
+
+    @contextmanager
+    def _lease(self, name: str, collection_id: str) -> Iterator[OpenCollection]:
+        self._check_open()
+        entry = self._catalogue.entries.get(name)
+        if entry is None or entry.collection_id != collection_id:
+            raise _not_found(name)
+        with self._open.lease(collection_id) as opened:
+            yield opened
+
+    def _open_collection(self, collection_id: str) -> OpenCollection:
+        directory = self._collections.child(collection_id, create=False)
+        return OpenCollection(directory, collection_id, self._options, self.kernels, self._threads)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise FailedPrecondition("the database is closed", field="database")
+        self._lock.check()
+
+    def _remove_unnamed(self) -> None:
+        """Remove the directories of collections whose creation or drop was interrupted."""
+        named = {entry.collection_id for entry in self._catalogue.entries.values()}
+        for collection_id in self._collections.children():
+            if collection_id not in named:
+                self._collections.remove_child(collection_id)
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"no collection {name!r}", field="collection", value=name)
+
+
+def _foreign(root: MmapDirectory) -> bool:
+    """Whether the directory holds what an interrupted creation of a database would not have left."""
+    return bool(set(root.names()) - {LOCK}) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS})

@@ -1,0 +1,148 @@
+"""Index building: graphs of flushed segments, built in the background and attached by a commit of their own.
+
+Until its graph is attached a segment is scanned. A build works in steps of at most 20 ms and looks between them whether
+the collection is closing; an abandoned build leaves nothing behind and is begun again at the next open.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from vecdb.engine.manifest import Manifest
+from vecdb.engine.state import CollectionState
+from vecdb.errors import DeadlineExceeded
+from vecdb.index.hnsw import HnswBuilder, HnswParams
+from vecdb.schema import IndexKind, VectorField
+from vecdb.segment.layout import Role
+from vecdb.segment.reader import SegmentReader
+from vecdb.segment.writer import SegmentWriter
+
+
+class Indexer:
+    """Builds what a collection's segments lack."""
+
+    def __init__(self, state: CollectionState, pool: ThreadPoolExecutor) -> None:
+        self._state = state
+        self._pool = pool
+        self._changed = threading.Condition()
+        self._scheduled = False
+        self._failed: dict[tuple[int, str], BaseException] = {}
+
+    def schedule(self) -> None:
+        """Build what is missing, soon."""
+        with self._changed:
+            if self._scheduled or next(self._waiting(), None) is None:
+                return
+            self._scheduled = True
+        self._pool.submit(self._run)
+
+    def unindexed_rows(self) -> int:
+        """Rows that no index holds yet: those of segments that wait for their graph, and of memtables."""
+        rows = sum(memtable.rows for memtable in self._state.view.memtables)
+        for reader, declared in self._waiting():
+            rows += reader.field(declared.name).slots
+        return rows
+
+    def wait_below(self, rows: int, timeout_s: float) -> float:
+        """Wait until at most ``rows`` rows are unindexed, or the time is up; return the seconds waited."""
+        begun = time.monotonic()
+        with self._changed:
+            while self.unindexed_rows() > rows:
+                left_s = timeout_s - (time.monotonic() - begun)
+                if left_s <= 0 or self._state.closing.is_set():
+                    break
+                self._changed.wait(min(left_s, 0.1))
+        return time.monotonic() - begun
+
+    def wait_idle(self, timeout_s: float) -> None:
+        """Return when no segment waits for a graph.
+
+        Raises
+        ------
+        DeadlineExceeded
+            After ``timeout_s`` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while next(self._waiting(), None) is not None:
+                self._state.check_not_closing()
+                for error in self._failed.values():
+                    raise error
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise DeadlineExceeded(
+                        f"{self.unindexed_rows()} rows are still not indexed after {timeout_s} s",
+                        field="timeout_s",
+                        limit=timeout_s,
+                        value=self.unindexed_rows(),
+                    )
+                self._changed.wait(min(left_s, 0.1))
+
+    def stop(self) -> None:
+        """Wait until the running build has noticed that the collection is closing."""
+        with self._changed:
+            while self._scheduled:
+                self._changed.wait()
+
+    def _waiting(self) -> Iterator[tuple[SegmentReader, VectorField]]:
+        rows_min = self._state.options.graph_rows_min
+        for segment in self._state.view.segments:
+            for declared in self._state.manifest.schema.vectors:
+                if declared.index.kind is IndexKind.FLAT or segment.rows < rows_min:
+                    continue
+                if segment.reader.entry.file(Role.GRAPH, declared.name) is not None:
+                    continue
+                if segment.reader.field(declared.name).slots >= rows_min:
+                    yield segment.reader, declared
+
+    def _run(self) -> None:
+        state = self._state
+        try:
+            while not state.closing.is_set():
+                wanted = next(
+                    (each for each in self._waiting() if (each[0].segment_id, each[1].name) not in self._failed), None
+                )
+                if wanted is None:
+                    return
+                self._build_or_report(*wanted)
+                with self._changed:
+                    self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._scheduled = False
+                self._changed.notify_all()
+
+    def _build_or_report(self, reader: SegmentReader, declared: VectorField) -> None:
+        try:
+            self._build(reader, declared)
+        except BaseException as error:  # noqa: BLE001 - kept for whoever waits, who would wait for ever otherwise
+            # The segment goes on being scanned; the error comes out of wait_indexed and of the log.
+            self._failed[(reader.segment_id, declared.name)] = error
+            self._state.events.report(
+                "index_build_failed", level=logging.ERROR, segment=reader.segment_id, error=type(error).__name__
+            )
+
+    def _build(self, reader: SegmentReader, declared: VectorField) -> None:
+        state = self._state
+        spec = declared.index
+        builder = HnswBuilder(
+            state.kernels,
+            reader.field(declared.name).codes,
+            HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed),
+        )
+        if not builder.run(cancelled=state.closing.is_set):
+            return
+        writer = SegmentWriter(state.directory, reader.entry.segment_id, state.manifest.schema)
+        file = writer.write(Role.GRAPH, builder.arrays(), declared.name)
+
+        def change(manifest: Manifest) -> Manifest:
+            entry = next(each for each in manifest.segments if each.segment_id == reader.entry.segment_id)
+            return manifest.with_segment(entry.with_file(file))
+
+        state.commit(change)
+        reader.attach(file)
+        state.events.count("graphs_built")

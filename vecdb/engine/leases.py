@@ -1,0 +1,128 @@
+"""Which collections are open: opened on first use, closed again, least recently used first, when there are too many.
+
+A collection that is leased is never closed under its user.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from vecdb.engine.store import OpenCollection
+from vecdb.errors import FailedPrecondition, NotFound
+
+
+class _Slot:
+    """One collection's place: its lock is held while it is opened or closed."""
+
+    __slots__ = ("leases", "lock", "opened")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.opened: OpenCollection | None = None
+        self.leases = 0
+
+
+class Leases:
+    """The open collections of one database.
+
+    Parameters
+    ----------
+    open_max
+        How many may be open; more only while more are leased at once.
+    open_one
+        Opens a collection by its id.
+    """
+
+    def __init__(self, open_max: int, open_one: Callable[[str], OpenCollection]) -> None:
+        self._open_max = open_max
+        self._open_one = open_one
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+        self._changed = threading.Condition()
+        self._dropped: set[str] = set()
+        self._closed = False
+
+    @contextmanager
+    def lease(self, collection_id: str) -> Iterator[OpenCollection]:
+        """The open collection, which stays open for the length of the block."""
+        with self._changed:
+            if self._closed:
+                raise FailedPrecondition("the database is closed", field="database")
+            if collection_id in self._dropped:
+                raise NotFound("the collection was dropped", field="collection", value=collection_id)
+            slot = self._slots.get(collection_id)
+            if slot is None:
+                slot = self._slots[collection_id] = _Slot()
+            else:
+                self._slots.move_to_end(collection_id)
+            slot.leases += 1
+        try:
+            yield slot.opened or self._opened(collection_id, slot)
+        finally:
+            with self._changed:
+                slot.leases -= 1
+                if slot.leases == 0:
+                    self._changed.notify_all()
+
+    def _opened(self, collection_id: str, slot: _Slot) -> OpenCollection:
+        self._close_surplus()
+        with slot.lock:
+            if slot.opened is None:
+                slot.opened = self._open_one(collection_id)
+            return slot.opened
+
+    def _close_surplus(self) -> None:
+        """Close collections that nobody uses until another one may be opened."""
+        while True:
+            with self._changed:
+                if sum(each.opened is not None for each in self._slots.values()) < self._open_max:
+                    return
+                idle = (
+                    (key, slot) for key, slot in self._slots.items() if slot.opened is not None and slot.leases == 0
+                )
+                collection_id, surplus = next(idle, ("", None))
+                if surplus is None or not surplus.lock.acquire(blocking=False):
+                    return
+                # Whoever asks for it from now on finds it closed, waits for the slot's lock and opens it again.
+                opened, surplus.opened = surplus.opened, None
+            try:
+                if opened is not None:
+                    opened.close()
+            finally:
+                surplus.lock.release()
+            with self._changed:
+                if surplus.leases == 0 and surplus.opened is None and self._slots.get(collection_id) is surplus:
+                    del self._slots[collection_id]
+
+    def close_dropped(self, collection_id: str) -> None:
+        """Wait until nobody uses the collection, then close it for good."""
+        with self._changed:
+            self._dropped.add(collection_id)
+            slot = self._slots.get(collection_id)
+            if slot is None:
+                return
+            while slot.leases:
+                self._changed.wait()
+            del self._slots[collection_id]
+        with slot.lock:
+            if slot.opened is not None:
+                slot.opened.close()
+
+    def close_all(self) -> None:
+        """Refuse further leases, wait for the present ones, close everything."""
+        with self._changed:
+            self._closed = True
+            for slot in self._slots.values():
+                if slot.opened is not None:
+                    slot.opened.begin_close()
+            while any(slot.leases for slot in self._slots.values()):
+                self._changed.wait()
+            slots = list(self._slots.values())
+            self._slots.clear()
+        with ExitStack() as closing:
+            # Each is closed, whatever becomes of the others.
+            for slot in slots:
+                if slot.opened is not None:
+                    closing.callback(slot.opened.close)

@@ -1,0 +1,77 @@
+"""The options of an embedded database, with units in their names, validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vecdb.errors import InvalidArgument
+from vecdb.query.plan import GRAPH_ROWS_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an embedded database uses memory, disk and threads.
+
+    Attributes
+    ----------
+    memtable_size_bytes
+        Rows are written to a segment when this much of them is in memory.
+    memtables_waiting_max
+        Full memtables that may wait to be written before writes wait for them.
+    unindexed_rows_max
+        With more rows than this waiting for an index, writes are slowed.
+    slow_down_s_max
+        Longest time one write is held back for that.
+    graph_rows_min
+        A part with fewer rows gets no graph: scanning its codes is as fast.
+    open_collections_max
+        Collections kept open; the least recently used is closed for another.
+    writer_threads
+        Threads that commit writes, for all collections together.
+    log_kept_bytes
+        A closing collection leaves at most this much in its log, and writes a segment if there is more.
+    log_file_bytes_first
+        Space allocated for the first file of a log; later ones double it.
+    verify_ahead_bytes_max
+        A searched collection of at most this size is verified in the background, so that searches need not do it.
+    kernels
+        ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
+    """
+
+    memtable_size_bytes: int = 64 * 2**20
+    memtables_waiting_max: int = 2
+    unindexed_rows_max: int = 200_000
+    slow_down_s_max: float = 1.0
+    graph_rows_min: int = GRAPH_ROWS_MIN
+    open_collections_max: int = 64
+    writer_threads: int = 2
+    log_kept_bytes: int = 2**20
+    verify_ahead_bytes_max: int = 4 * 2**30
+    log_file_bytes_first: int = 2**20
+    kernels: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("memtable_size_bytes", 1, 2**40),
+            ("memtables_waiting_max", 1, 64),
+            ("unindexed_rows_max", 1, 2**40),
+            ("slow_down_s_max", 0, 3600),
+            ("graph_rows_min", 1, 2**31),
+            ("open_collections_max", 1, 100_000),
+            ("writer_threads", 1, 64),
+            ("log_kept_bytes", 0, 2**40),
+            ("log_file_bytes_first", 4096, 2**30),
+            ("verify_ahead_bytes_max", 0, 2**60),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidArgument(
+                    f"{name} must be {low} to {high}, got {value}", field=name, limit=f"{low}..{high}", value=value
+                )
+        if self.kernels not in ("cpu", "reference"):
+            raise InvalidArgument(
+                f"kernels must be cpu or reference, got {self.kernels!r}",
+                field="kernels",
+                limit="cpu | reference",
+                value=self.kernels,
+            )

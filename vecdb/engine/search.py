@@ -1,0 +1,116 @@
+"""Answers searches: from a request and a view to hits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vecdb.bitmap import Bitmap
+from vecdb.engine.matching import allowed_rows, bind, id_at
+from vecdb.engine.read import payload_of, vectors_of
+from vecdb.engine.state import CollectionState
+from vecdb.engine.view import PartView, SegmentView, View
+from vecdb.query.execute import PartSearch, Ranked, SearchablePart, search_parts
+from vecdb.requests import SearchRequest, check_vectors
+from vecdb.results import Hits
+from vecdb.schema import VectorField
+from vecdb.segment.memtable import MemtableField
+from vecdb.segment.vectors import comparable
+from vecdb.types import F32Array, Metric
+
+
+def run_search(state: CollectionState, view: View, request: SearchRequest, unindexed_rows: int) -> list[Hits]:
+    """One ranking a query.
+
+    Raises
+    ------
+    InvalidArgument
+        Unknown field, wrong dimension, not finite, malformed filter.
+    Corruption
+        A file that the search needs is damaged.
+    """
+    declared = state.manifest.schema.vector(request.field)
+    check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
+    where = bind(request.where)
+    if request.queries.shape[0] == 0:
+        return []
+    parts: list[PartView] = []
+    searches: list[PartSearch] = []
+    for part in view.parts:
+        if part.rows == 0:
+            continue
+        allowed: Bitmap | None = allowed_rows(state, part, where)
+        if allowed is not None and allowed.count() == part.rows:
+            allowed = None
+        parts.append(part)
+        searches.append(PartSearch(_searchable(state, part, declared), allowed))
+    ranked = search_parts(
+        searches,
+        comparable(request.queries, declared),
+        request.k,
+        request.recall,
+        request.ef,
+        state.options.graph_rows_min,
+    )
+    if ranked.fallbacks:
+        state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
+    return [
+        _hits(ranked, number, parts, declared.metric, request, unindexed_rows)
+        for number in range(request.queries.shape[0])
+    ]
+
+
+def _searchable(state: CollectionState, part: PartView, declared: VectorField) -> SearchablePart:
+    if isinstance(part, SegmentView):
+        return part.reader.field(declared.name)
+    return MemtableField(part, declared, state.kernels)
+
+
+def _hits(
+    ranked: Ranked, number: int, parts: Sequence[PartView], metric: Metric, request: SearchRequest, unindexed_rows: int
+) -> Hits:
+    count = int((ranked.rows[number] >= 0).sum())
+    rows = ranked.rows[number, :count].tolist()
+    of = [parts[part] for part in ranked.parts[number, :count].tolist()]
+    scores, distances = outside(ranked.distances[number, :count], metric)
+    if request.with_payloads:
+        _ensure_payloads(of, rows)
+
+    def payload(position: int) -> bytes:
+        return payload_of(of[position], rows[position])
+
+    def vectors(position: int) -> Mapping[str, F32Array]:
+        return vectors_of(of[position], rows[position])
+
+    return Hits(
+        [id_at(part, row) for part, row in zip(of, rows, strict=True)],
+        scores,
+        distances,
+        complete=True,
+        strategy=ranked.strategy,
+        recall_estimate=ranked.recall_estimate,
+        unindexed_rows=unindexed_rows,
+        payload_of=payload if request.with_payloads else None,
+        vectors_of=vectors if request.with_vectors else None,
+    )
+
+
+def _ensure_payloads(parts: Sequence[PartView], rows: Sequence[int]) -> None:
+    """Verify the payloads of the hits now: the files may be gone when they are looked at, the mapping is not."""
+    by_reader: dict[int, tuple[SegmentView, list[int]]] = {}
+    for part, row in zip(parts, rows, strict=True):
+        if isinstance(part, SegmentView):
+            by_reader.setdefault(id(part.reader), (part, []))[1].append(row)
+    for part, wanted in by_reader.values():
+        part.reader.ensure_payloads(np.array(wanted, np.int64))
+
+
+def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:
+    """Scores (larger is nearer) and natural distances of internal distances."""
+    if metric is Metric.COSINE:
+        return (np.float32(1.0) - distances).astype(np.float32), distances
+    if metric is Metric.DOT:
+        return -distances, -distances
+    natural = np.sqrt(np.maximum(distances, 0))
+    return -natural, natural

@@ -1,0 +1,184 @@
+"""An open collection: its state, its writer and its background work, put together.
+
+Everything a caller asks for passes through here on the way to the module that does it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+from vecdb.engine.flush import Flusher
+from vecdb.engine.indexing import Indexer
+from vecdb.engine.matching import bind, count_matching
+from vecdb.engine.options import EngineOptions
+from vecdb.engine.read import run_get, run_scroll
+from vecdb.engine.recovery import open_collection_state
+from vecdb.engine.search import run_search
+from vecdb.engine.threads import Threads
+from vecdb.engine.verifying import Verifier
+from vecdb.engine.view import View
+from vecdb.engine.writer import Writer, prepare_write
+from vecdb.errors import DeadlineExceeded
+from vecdb.kernels.protocol import Kernels
+from vecdb.requests import (
+    GetRequest,
+    ScrollRequest,
+    SearchRequest,
+    UpsertRequest,
+    Where,
+    WriteRequest,
+    check_against_schema,
+    check_batch,
+    check_scroll,
+    check_search,
+)
+from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.schema import CollectionSchema
+from vecdb.storage.directory import MmapDirectory
+
+READ_AFTER_TIMEOUT_S = 30.0
+
+
+class OpenCollection:
+    """One collection while it is open."""
+
+    def __init__(
+        self, directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels, threads: Threads
+    ) -> None:
+        self._state = open_collection_state(directory, collection_id, options, kernels)
+        self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
+        self._indexer = Indexer(self._state, threads.indexing)
+        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._indexer.schedule)
+        self._verifier = Verifier(self._state, threads.verifying)
+        if len(self._state.view.memtables) > 1:
+            self._flusher.schedule()
+        self._indexer.schedule()
+
+    @property
+    def schema(self) -> CollectionSchema:
+        """The collection's vector fields."""
+        return self._state.manifest.schema
+
+    def write(self, request: WriteRequest) -> WriteResult:
+        """Apply one batch; return when it is durable."""
+        state = self._state
+        check_batch(request)
+        where = None
+        if isinstance(request, UpsertRequest):
+            check_against_schema(request, state.manifest.schema)
+        else:
+            where = bind(request.where)
+        slowed_s = self._slow_down() if isinstance(request, UpsertRequest) else 0.0
+        result = self._writer.submit(prepare_write(request, where, state)).result()
+        return replace(result, slowed_s=slowed_s) if slowed_s else result
+
+    def _slow_down(self) -> float:
+        """Hold a write back while more rows wait for an index than allowed; the seconds it waited."""
+        state = self._state
+        limit = state.options.unindexed_rows_max
+        if sum(part.rows for part in state.view.parts) <= limit or self._indexer.unindexed_rows() <= limit:
+            return 0.0
+        state.events.count("writes_slowed")
+        # What is only in memory cannot be indexed yet, so waiting for it alone would never end.
+        self._indexer.schedule()
+        return self._indexer.wait_below(limit, state.options.slow_down_s_max)
+
+    def search(self, request: SearchRequest) -> list[Hits]:
+        """One ranking a query."""
+        check_search(request)
+        self._verifier.schedule()
+        return run_search(
+            self._state, self._view_after(request.read_after_seq), request, self._indexer.unindexed_rows()
+        )
+
+    def _view_after(self, seq: int) -> View:
+        state = self._state
+        if state.view.seq < seq:
+            with state.published:
+                if not state.published.wait_for(
+                    lambda: state.view.seq >= seq or state.closing.is_set(), READ_AFTER_TIMEOUT_S
+                ):
+                    raise DeadlineExceeded(
+                        f"write {seq} is not visible after {READ_AFTER_TIMEOUT_S} s; the last one is {state.view.seq}",
+                        field="read_after_seq",
+                        limit=f"{READ_AFTER_TIMEOUT_S} s",
+                        value=seq,
+                    )
+            state.check_not_closing()
+        return state.view
+
+    def get(self, request: GetRequest) -> list[Point]:
+        """The points that exist."""
+        return run_get(self._state, self._state.view, request)
+
+    def count(self, where: Where) -> int:
+        """The number of points that match."""
+        bound = bind(where)
+        view = self._state.view
+        return view.live_rows if bound is None else count_matching(self._state, view, bound)
+
+    def scroll(self, request: ScrollRequest) -> Page:
+        """One page of points."""
+        check_scroll(request)
+        return run_scroll(self._state, self._state.view, request)
+
+    def flush(self) -> int:
+        """Write all rows into segments; return the seq up to which they are."""
+        self._writer.seal().result()
+        self._flusher.flush_sealed()
+        return self._state.manifest.flushed_seq
+
+    def wait_indexed(self, timeout_s: float) -> None:
+        """Flush, then return when no segment waits for a graph."""
+        deadline = time.monotonic() + timeout_s
+        self.flush()
+        self._indexer.schedule()
+        self._indexer.wait_idle(max(0.0, deadline - time.monotonic()))
+
+    def stats(self) -> CollectionStats:
+        """What the collection holds."""
+        state = self._state
+        view = state.view
+        role_bytes: dict[str, int] = {}
+        for entry in state.manifest.segments:
+            for file in entry.files:
+                role_bytes[file.role.value] = role_bytes.get(file.role.value, 0) + file.ref.size_bytes
+        segment_rows = sum(segment.rows for segment in view.segments)
+        return CollectionStats(
+            points=view.live_rows,
+            deleted_rows=segment_rows - sum(segment.live.count() for segment in view.segments),
+            unindexed_rows=self._indexer.unindexed_rows(),
+            memtable_rows=sum(memtable.rows for memtable in view.memtables),
+            segments=len(view.segments),
+            last_seq=view.seq,
+            flushed_seq=state.manifest.flushed_seq,
+            disk_bytes=state.directory.tree_size_bytes(),
+            log_bytes=state.log.size_bytes,
+            role_bytes=role_bytes,
+            events=state.events.counts(),
+        )
+
+    def begin_close(self) -> None:
+        """Make every call that only waits give up."""
+        self._state.begin_close()
+
+    def close(self) -> None:
+        """Finish accepted writes, stop background work, leave at most a short log behind, release the files."""
+        state = self._state
+        state.begin_close()
+        self._indexer.stop()
+        self._verifier.stop()
+        with ExitStack() as closing:
+            # Last in, first out; each is done, whatever becomes of the others.
+            closing.callback(state.metadata.close)
+            closing.callback(state.log.close)
+            closing.callback(self._writer.close)
+            closing.callback(self._flusher.stop)
+            if state.log.size_bytes > state.options.log_kept_bytes and not self._writer.stopped and _filled(state.view):
+                self.flush()
+
+
+def _filled(view: View) -> bool:
+    return any(each.memtable.seq_last >= each.memtable.seq_first for each in view.memtables)

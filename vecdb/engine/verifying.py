@@ -1,0 +1,60 @@
+"""Verification ahead of use: reads the files of a collection that is being searched, so that searches need not.
+
+A search verifies what it reads either way. Once a file is verified as a whole that costs nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from vecdb.engine.state import CollectionState
+from vecdb.errors import VecdbError
+
+
+class Verifier:
+    """Verifies the segments of one collection, each file once, in the background."""
+
+    def __init__(self, state: CollectionState, pool: ThreadPoolExecutor) -> None:
+        self._state = state
+        self._pool = pool
+        self._idle = threading.Condition()
+        self._running = False
+        self._seen: set[str] = set()
+
+    def schedule(self) -> None:
+        """Verify what was not verified before, soon."""
+        if self._seen.issuperset(self._state.manifest.file_names()):
+            return
+        with self._idle:
+            if self._running:
+                return
+            self._running = True
+        self._pool.submit(self._run)
+
+    def stop(self) -> None:
+        """Wait until the running verification has noticed that the collection is closing."""
+        with self._idle:
+            while self._running:
+                self._idle.wait()
+
+    def _run(self) -> None:
+        state = self._state
+        try:
+            entries = state.manifest.segments
+            size_bytes = sum(file.ref.size_bytes for entry in entries for file in entry.files)
+            for segment in state.view.segments:
+                for file in segment.reader.entry.files:
+                    if file.ref.name in self._seen or state.closing.is_set():
+                        continue
+                    self._seen.add(file.ref.name)
+                    if size_bytes <= state.options.verify_ahead_bytes_max:
+                        segment.reader.array_file(file.role, file.field).verify()
+        except VecdbError as error:
+            # Searches that need the damaged rows fail by themselves; the others go on.
+            state.events.report("verification_failed", level=logging.ERROR, file=error.field)
+        finally:
+            with self._idle:
+                self._running = False
+                self._idle.notify_all()

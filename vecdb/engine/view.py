@@ -1,0 +1,116 @@
+"""A view: what one reader sees of a collection, fixed for as long as it is held.
+
+Views are values. The writer publishes a new one after each group of writes; a search takes the newest and never waits.
+An id has at most one live row in a view, so search never compares seqs and never removes duplicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vecdb.bitmap import LiveRows
+from vecdb.segment.memtable import Memtable, MemtableView
+from vecdb.segment.reader import SegmentReader
+from vecdb.types import I64Array, PointId, U64Array
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """A segment and which of its rows are live."""
+
+    reader: SegmentReader
+    live: LiveRows
+
+    @property
+    def rows(self) -> int:
+        """Rows in the segment, dead ones included."""
+        return self.reader.rows
+
+    def with_live(self, live: LiveRows) -> SegmentView:
+        """The same segment with another set of live rows."""
+        return SegmentView(self.reader, live)
+
+
+PartView = SegmentView | MemtableView
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Segments, then memtables from the oldest to the one that is being filled.
+
+    Attributes
+    ----------
+    seq
+        The newest write that is visible.
+    """
+
+    seq: int
+    segments: tuple[SegmentView, ...]
+    memtables: tuple[MemtableView, ...]
+
+    @property
+    def parts(self) -> tuple[PartView, ...]:
+        """Segments and memtables; hits name a part by its place here."""
+        return (*self.segments, *self.memtables)
+
+    @property
+    def live_rows(self) -> int:
+        """Number of live points."""
+        return sum(part.live.count() for part in self.parts)
+
+    def locate(self, ids: Sequence[PointId], keys: Sequence[bytes], hashes: U64Array) -> tuple[I64Array, I64Array]:
+        """The part and row of each id that is live, ((n,), (n,)) int64, -1 where it is not."""
+        parts = np.full(len(ids), -1, np.int64)
+        rows = np.full(len(ids), -1, np.int64)
+        for number, segment in enumerate(self.segments):
+            found = segment.reader.locate(keys, hashes)
+            at = np.flatnonzero(found >= 0)
+            if at.shape[0]:
+                at = at[segment.live.bitmap().contains(found[at])]
+                parts[at] = number
+                rows[at] = found[at]
+        for number, memtable in enumerate(self.memtables, len(self.segments)):
+            if memtable.rows == 0:
+                continue
+            for position, each in enumerate(ids):
+                row = memtable.locate(each)
+                if row >= 0:
+                    parts[position] = number
+                    rows[position] = row
+        return parts, rows
+
+    def with_memtables(self, memtables: tuple[MemtableView, ...], seq: int | None = None) -> View:
+        """The view with other memtables."""
+        return View(self.seq if seq is None else seq, self.segments, memtables)
+
+    def killed(self, dead: Mapping[int, Sequence[int]]) -> View:
+        """The view without these rows, by part."""
+        if not dead:
+            return self
+        parts = list(self.parts)
+        for number, rows in dead.items():
+            parts[number] = parts[number].with_live(parts[number].live.without(rows))
+        count = len(self.segments)
+        segments = tuple(part for part in parts[:count] if isinstance(part, SegmentView))
+        memtables = tuple(part for part in parts[count:] if isinstance(part, MemtableView))
+        return View(self.seq, segments, memtables)
+
+    def flushed(self, memtable: Memtable, reader: SegmentReader, kept: I64Array) -> View:
+        """The view with a memtable replaced by the segment that was written from it.
+
+        Parameters
+        ----------
+        kept
+            (rows,) int64: the memtable's row of each row of the segment, ascending. Of these, the ones that died after
+            the segment was written are dead in it too.
+        """
+        for number, held in enumerate(self.memtables):
+            if held.memtable is memtable:
+                alive = held.live.bitmap().contains(kept)
+                live = LiveRows.full(reader.rows).without(np.flatnonzero(~alive).tolist())
+                memtables = (*self.memtables[:number], *self.memtables[number + 1 :])
+                return replace(self, segments=(*self.segments, SegmentView(reader, live)), memtables=memtables)
+        return self

@@ -1,0 +1,347 @@
+"""The writer: turns waiting writes into groups, makes each group durable with one sync, and publishes the new view.
+
+The order of a write is: check, reserve room, locate ids, decide, append, sync, apply, publish, acknowledge. What can
+fail, fails before the append. A failure after it stops the writer for good: nothing is retried and nothing is
+acknowledged, readers go on, and reopening recovers from what the log holds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from vecdb.engine.applied import require_same_content
+from vecdb.engine.apply import Decided, apply_group
+from vecdb.engine.log_record import (
+    AppliedRequest,
+    encode_delete,
+    encode_record,
+    encode_upsert,
+    request_digest,
+)
+from vecdb.engine.matching import matching_ids
+from vecdb.engine.state import CollectionState
+from vecdb.errors import FailedPrecondition, ResourceExhausted, Unavailable, VecdbError
+from vecdb.filter import Filter
+from vecdb.requests import BATCH_ROWS_MAX, DeleteRequest, UpsertRequest, WriteRequest
+from vecdb.results import WriteResult
+from vecdb.segment.ids import hash_keys, key_of
+from vecdb.segment.memtable import PreparedBatch, prepare
+from vecdb.types import PointId
+
+GROUP_ROWS_MAX = BATCH_ROWS_MAX
+
+
+@dataclass(slots=True)
+class PendingWrite:
+    """One write on its way, with all that could be computed in the caller's thread."""
+
+    request: WriteRequest
+    digest: int
+    batch: PreparedBatch | None
+    effects: bytes
+    where: Filter | None
+    future: Future[WriteResult] = field(default_factory=Future)
+
+    @property
+    def rows(self) -> int:
+        """Rows it adds."""
+        return 0 if self.batch is None else len(self.batch.ids)
+
+
+def prepare_write(request: WriteRequest, where: Filter | None, state: CollectionState) -> PendingWrite:
+    """The pending write of a checked request; ``where`` is the bound filter of a delete."""
+    digest = request_digest(request) if request.request_id else 0
+    if isinstance(request, UpsertRequest):
+        batch = prepare(request, state.manifest.schema, state.manifest.hash_key)
+        return PendingWrite(request, digest, batch, encode_upsert(request), None)
+    return PendingWrite(request, digest, None, b"", where)
+
+
+class Writer:
+    """Commits the writes of one collection, one group at a time, on a thread of a shared pool."""
+
+    def __init__(self, state: CollectionState, pool: ThreadPoolExecutor, flush_soon: Callable[[], None]) -> None:
+        self._state = state
+        self._pool = pool
+        self._flush_soon = flush_soon
+        self._changed = threading.Condition()
+        self._writes: deque[PendingWrite] = deque()
+        self._tasks: deque[tuple[Callable[[], object], Future[None]]] = deque()
+        self._scheduled = False
+        self._running = False
+        self._closed = False
+        self._stopped_by: BaseException | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a failure stopped the writer for good."""
+        return self._stopped_by is not None
+
+    def submit(self, write: PendingWrite) -> Future[WriteResult]:
+        """Queue a write; the future is done when it is durable and visible."""
+        with self._changed:
+            self._refuse()
+            self._writes.append(write)
+            self._schedule()
+        return write.future
+
+    def run(self, task: Callable[[], object]) -> Future[None]:
+        """Run ``task`` between groups, where the view does not change; also while the writer waits for room.
+
+        Where no group is being written it runs in the caller's thread. It never waits for a thread of the pool: all of
+        them may be held by writers of other collections that wait for a flush, which is what the caller may be.
+        """
+        future: Future[None] = Future()
+        with self._changed:
+            if self._closed:
+                raise FailedPrecondition("the collection is closed", field="collection")
+            self._tasks.append((task, future))
+            self._changed.notify_all()
+            if self._running:
+                return future
+            self._running = True
+        while True:
+            self._run_tasks()
+            with self._changed:
+                if not self._tasks:
+                    self._running = False
+                    self._changed.notify_all()
+                    return future
+
+    def seal(self) -> Future[None]:
+        """Close the memtable that is being filled, if it holds anything, so that it can be flushed."""
+        return self.run(lambda: self._seal(0))
+
+    def close(self) -> None:
+        """Refuse further writes and wait for those that were accepted."""
+        with self._changed:
+            self._closed = True
+            while self._scheduled or self._running:
+                self._changed.wait()
+
+    def _refuse(self) -> None:
+        if self._closed:
+            raise FailedPrecondition("the collection is closed", field="collection")
+        if self._stopped_by is not None:
+            raise Unavailable(
+                f"the writer of this collection stopped: {self._stopped_by}; reopen the database", field="collection"
+            ) from self._stopped_by
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._pool.submit(self._drain)
+
+    def _drain(self) -> None:
+        with self._changed:
+            while self._running:
+                self._changed.wait()
+            self._running = True
+        while True:
+            self._run_tasks()
+            with self._changed:
+                group = self._next_group()
+                if not group and not self._tasks:
+                    self._scheduled = self._running = False
+                    self._changed.notify_all()
+                    return
+            if group:
+                self._write(group)
+
+    def _run_tasks(self) -> None:
+        while True:
+            with self._changed:
+                if not self._tasks:
+                    return
+                task, future = self._tasks.popleft()
+            try:
+                task()
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the task gets it
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    def _next_group(self) -> list[PendingWrite]:
+        """Writes from the front of the queue that go into one group. A delete by filter is a group of its own."""
+        group: list[PendingWrite] = []
+        rows = 0
+        while self._writes:
+            write = self._writes[0]
+            if group and (write.where is not None or rows + write.rows > GROUP_ROWS_MAX):
+                break
+            group.append(self._writes.popleft())
+            rows += write.rows
+            if write.where is not None:
+                break
+        return group
+
+    def _write(self, group: list[PendingWrite]) -> None:
+        """Make one group durable and visible, and acknowledge it."""
+        try:
+            self._refuse_stopped()
+            # Room first: sealing and waiting move rows between parts, and deciding says in which part an id is.
+            self._make_room(sum(write.rows for write in group))
+            decided, answered = self._decide(group)
+            if decided:
+                self._commit(decided)
+        except BaseException as error:  # noqa: BLE001 - every waiting caller gets it; what was appended stops the writer
+            for write in group:
+                if not write.future.done():
+                    write.future.set_exception(error)
+            return
+        for write, result in answered:
+            write.future.set_result(result)
+
+    def _refuse_stopped(self) -> None:
+        if self._stopped_by is not None:
+            raise Unavailable(f"the writer of this collection stopped: {self._stopped_by}; reopen the database")
+
+    def _decide(self, group: list[PendingWrite]) -> tuple[list[Decided], list[tuple[PendingWrite, WriteResult]]]:
+        """What each write does, given all before it, and what its caller will be told once that is durable."""
+        state = self._state
+        view = state.view
+        now_us = time.time_ns() // 1000
+        seq = view.seq
+        decided: list[Decided] = []
+        answered: list[tuple[PendingWrite, WriteResult]] = []
+        live_after: dict[PointId, bool] = {}
+        in_group: dict[str, AppliedRequest] = {}
+        for write in group:
+            request = write.request
+            try:
+                known = in_group.get(request.request_id)
+                if known is not None:
+                    require_same_content(known, write.digest)
+                elif request.request_id:
+                    known = state.applied.find(request.request_id, write.digest, now_us)
+                if known is not None:
+                    answered.append((write, WriteResult(known.seq, known.seq, known.upserted, known.deleted)))
+                    continue
+                each = self._decide_one(write, seq + 1, now_us, live_after)
+            except VecdbError as error:
+                write.future.set_exception(error)
+                continue
+            if each is None:
+                answered.append((write, WriteResult(seq, seq)))
+                continue
+            seq += 1
+            decided.append(each)
+            if request.request_id:
+                in_group[request.request_id] = each.applied
+            answered.append((write, WriteResult(seq, seq, each.applied.upserted, each.applied.deleted)))
+        return decided, answered
+
+    def _decide_one(
+        self, write: PendingWrite, seq: int, now_us: int, live_after: dict[PointId, bool]
+    ) -> Decided | None:
+        """The effects of one write, ``None`` where it changes nothing."""
+        state = self._state
+        request = write.request
+        if write.batch is not None:
+            batch = write.batch
+            if not batch.ids:
+                return None
+            parts, rows = state.view.locate(batch.ids, batch.keys, batch.hashes)
+            live_after.update(dict.fromkeys(batch.ids, True))
+            applied = AppliedRequest(request.request_id, write.digest, seq, now_us, len(batch.ids), 0)
+            record = encode_record(seq, now_us, request.request_id, write.digest, write.effects)
+            return Decided(seq, record, applied, batch, (), (), parts, rows)
+        assert isinstance(request, DeleteRequest)
+        if write.where is not None:
+            wanted = matching_ids(state, write.where)
+        else:
+            assert request.ids is not None
+            wanted = list(dict.fromkeys(request.ids))
+        keys = [key_of(each) for each in wanted]
+        parts, rows = state.view.locate(wanted, keys, hash_keys(keys, state.manifest.hash_key))
+        live = [position for position, each in enumerate(wanted) if live_after.get(each, parts[position] >= 0)]
+        if not live:
+            return None
+        ids = tuple(wanted[position] for position in live)
+        live_after.update(dict.fromkeys(ids, False))
+        applied = AppliedRequest(request.request_id, write.digest, seq, now_us, 0, len(ids))
+        record = encode_record(seq, now_us, request.request_id, write.digest, encode_delete(ids))
+        deleted_keys = tuple(keys[position] for position in live)
+        return Decided(seq, record, applied, None, ids, deleted_keys, parts[live], rows[live])
+
+    def _make_room(self, rows: int) -> None:
+        """See to it that the memtable can take so many rows, before anything is written."""
+        state = self._state
+        active = state.view.memtables[-1].memtable
+        if active.fits(rows) and active.size_bytes < state.options.memtable_size_bytes:
+            return
+        with self._changed:
+            while len(state.view.memtables) > state.options.memtables_waiting_max:
+                failure = state.flush_failure
+                if failure is not None:
+                    # Tried again at each refused write, so that writes resume by themselves once there is space.
+                    self._flush_soon()
+                    raise ResourceExhausted(
+                        f"memory is full and cannot be written out: {failure}", field="memtable_size_bytes"
+                    ) from failure
+                if self._tasks:
+                    self._changed.release()
+                    try:
+                        self._run_tasks()
+                    finally:
+                        self._changed.acquire()
+                    continue
+                state.events.count("writes_waited_for_flush")
+                self._changed.wait(timeout=0.1)
+        self._seal(rows)
+
+    def _seal(self, rows: int) -> None:
+        """Start another memtable with room for ``rows`` rows; the old one waits for its flush."""
+        state = self._state
+        view = state.view
+        sealed = view.memtables[-1]
+        if sealed.memtable.seq_last < sealed.memtable.seq_first:
+            if not sealed.memtable.fits(rows):
+                fresh = state.new_memtable(view.seq + 1, rows)
+                state.publish(view.with_memtables((*view.memtables[:-1], fresh.empty_view())))
+            return
+        state.log.rotate()
+        fresh = state.new_memtable(view.seq + 1, rows)
+        state.sealed_views[sealed.memtable] = view
+        state.publish(view.with_memtables((*view.memtables, fresh.empty_view())))
+        self._flush_soon()
+
+    def _commit(self, decided: list[Decided]) -> None:
+        """Append, sync, apply and publish. From the append on, any failure stops the writer."""
+        state = self._state
+        try:
+            state.log.append([(each.seq, each.record) for each in decided])
+        except ResourceExhausted:
+            # Space is reserved before anything is written, so the log is as it was.
+            state.events.report("write_refused_disk_full")
+            raise
+        except BaseException as error:
+            self._stop(error)
+            raise
+        try:
+            state.log.sync()
+            state.publish(apply_group(state, decided))
+        except BaseException as error:
+            self._stop(error)
+            raise
+        active = state.view.memtables[-1].memtable
+        if active.size_bytes >= state.options.memtable_size_bytes and (
+            len(state.view.memtables) <= state.options.memtables_waiting_max
+        ):
+            self._seal_after_commit()
+
+    def _seal_after_commit(self) -> None:
+        """Seal a full memtable; if that fails the writes just made are durable all the same, and the next one seals."""
+        try:
+            self._seal(0)
+        except VecdbError as error:
+            self._state.events.report("seal_failed", error=type(error).__name__)
+
+    def _stop(self, error: BaseException) -> None:
+        self._stopped_by = error
+        self._state.events.report("writer_stopped", error=type(error).__name__)
