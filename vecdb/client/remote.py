@@ -1,0 +1,172 @@
+"""The database of a server, for threads: each verb is a call, and waits for its reply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from vecdb.api import Collection, Database
+from vecdb.client import calls
+from vecdb.client.attempts import Attempts
+from vecdb.client.calls import REPLY_TYPES, SERVICE, STREAMING, Call, Described
+from vecdb.client.connection import (
+    CHANNEL_OPTIONS,
+    TIMEOUT_S,
+    Handle,
+    Tls,
+    checked_address,
+    checked_timeout_s,
+    credentials,
+)
+from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
+from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.schema import CollectionSchema
+
+_Result = TypeVar("_Result")
+
+
+def connect(address: str, *, timeout_s: float = TIMEOUT_S, tls: Tls = False) -> RemoteDatabase:
+    """Connect to a server.
+
+    Parameters
+    ----------
+    address
+        ``host:port``, ``[ipv6]:port`` or ``unix:path``.
+    timeout_s
+        Time that each call may take, attempts included.
+    tls
+        ``True``: encrypt, and check the server's certificate against those this machine trusts; a path: against this
+        PEM file.
+
+    Raises
+    ------
+    InvalidArgument
+        ``address`` is none.
+    Unavailable
+        No vecdb server answers there.
+    """
+    database = RemoteDatabase(address, timeout_s=timeout_s, tls=tls)
+    try:
+        database.server_version = database.run(calls.server_version())
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+class RemoteDatabase(Database):
+    """The collections of a server, over one connection. Made by ``connect``.
+
+    Attributes
+    ----------
+    address
+        Where the server is.
+    server_version
+        Its version.
+    """
+
+    def __init__(self, address: str, *, timeout_s: float, tls: Tls) -> None:
+        self.address = checked_address(address)
+        self.server_version = ""
+        self._timeout_s = checked_timeout_s(timeout_s)
+        self._handle = Handle()
+        credential = credentials(tls)
+        if credential is None:
+            self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credential, CHANNEL_OPTIONS)
+        self._stubs: dict[str, Any] = {}
+
+    def run(self, call: Call[_Result]) -> _Result:
+        """Send a call, again if the transport fails, and return its result."""
+        attempts = Attempts(call, self._timeout_s, self.address)
+        while True:
+            self._handle.check()
+            try:
+                reply = self._stub(call.method)(call.request, timeout=attempts.remaining_s())
+                return call.read(list(reply) if STREAMING[call.method] else reply)
+            except grpc.RpcError as failure:
+                time.sleep(attempts.delay_s(failure))
+            except ValueError:
+                # What grpc raises where another thread closed the channel; anything else is a bug.
+                self._handle.check()
+                raise
+
+    def _stub(self, method: str) -> Any:
+        stub = self._stubs.get(method)
+        if stub is None:
+            make = self._channel.unary_stream if STREAMING[method] else self._channel.unary_unary
+            stub = make(
+                f"/{SERVICE.full_name}/{method}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=REPLY_TYPES[method].FromString,
+            )
+            self._stubs[method] = stub
+        return stub
+
+    def run_create(self, name: str, schema: CollectionSchema, exist_ok: bool) -> RemoteCollection:
+        """Make the collection."""
+        return RemoteCollection(self, self.run(calls.create(name, schema, exist_ok)))
+
+    def collection(self, name: str) -> RemoteCollection:
+        """The collection called ``name``; raises NotFound."""
+        return RemoteCollection(self, self.run(calls.describe(name)))
+
+    def collections(self) -> Sequence[str]:
+        """The names of all collections, sorted."""
+        return self.run(calls.names())
+
+    def drop_collection(self, name: str) -> None:
+        """Remove the collection and its files; raises NotFound."""
+        self.run(calls.drop(name))
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._handle.closed = True
+        self._channel.close()
+
+
+class RemoteCollection(Collection):
+    """A collection of a server."""
+
+    def __init__(self, database: RemoteDatabase, described: Described) -> None:
+        self.name = described.name
+        self.collection_id = described.collection_id
+        self.schema = described.schema
+        self._described = described
+        self._database = database
+
+    def run_write(self, request: WriteRequest) -> WriteResult:
+        """Apply one batch; return when it is durable."""
+        return self._database.run(calls.write(self._described, request))
+
+    def run_search(self, request: SearchRequest) -> list[Hits]:
+        """One ranking a query."""
+        return self._database.run(calls.search(self._described, request))
+
+    def run_get(self, request: GetRequest) -> list[Point]:
+        """The points that exist."""
+        return self._database.run(calls.get(self._described, request))
+
+    def run_count(self, where: Where) -> int:
+        """The number of points that match."""
+        return self._database.run(calls.count(self._described, where))
+
+    def run_scroll(self, request: ScrollRequest) -> Page:
+        """One page of points."""
+        return self._database.run(calls.scroll(self._described, request))
+
+    def stats(self) -> CollectionStats:
+        """What the collection holds and what happened to it."""
+        return self._database.run(calls.stats(self._described))
+
+    def flush(self) -> None:
+        """Write what is in memory into segments; return when it is committed."""
+        self._database.run(calls.flush(self._described))
+
+    def wait_indexed(self, timeout_s: float = 600.0) -> None:
+        """Flush, then return when no row waits for an index; raises DeadlineExceeded after ``timeout_s`` seconds."""
+        self._database.run(calls.wait_indexed(self._described, timeout_s))

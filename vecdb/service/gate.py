@@ -1,0 +1,215 @@
+"""The gate: takes every request from its bytes to the bytes of its reply, and is the only thing that grpc calls.
+
+In this order: admit (before anything is parsed; what authenticates a caller belongs here), parse, answer within the
+deadline, turn errors into statuses, measure. Only short searches run in the event loop; whatever may wait or compute
+runs in threads. An unexpected exception becomes Internal with an id that the log explains; no caller sees more of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from vecdb.api import Database
+from vecdb.errors import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, VecdbError
+from vecdb.service.costs import SearchCosts
+from vecdb.service.measures import Measures
+from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, search
+from vecdb.service.options import ServerOptions
+from vecdb.v1 import vecdb_pb2
+from vecdb.wire.errors import DETAILS_KEY, encode_error
+
+_Result = TypeVar("_Result")
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+_log = logging.getLogger("vecdb.service")
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+REPLY_BYTES_MAX = 64 * 2**20
+"""Largest reply in one message. Only a search without the stream can have a larger one."""
+_SMALL_BYTES = 64 * 1024
+"""A search of at most this size is parsed in the event loop."""
+
+
+class Gate:
+    """Answers requests for one database.
+
+    Parameters
+    ----------
+    database
+        Where requests go.
+    options
+        The limits.
+
+    Attributes
+    ----------
+    measures
+        What was answered so far.
+    """
+
+    def __init__(self, database: Database, options: ServerOptions) -> None:
+        self.measures = Measures(tuple(METHODS))
+        self._database = database
+        self._options = options
+        self._costs = SearchCosts(options.inline_s_max)
+        self._pools = {
+            work: ThreadPoolExecutor(threads, thread_name_prefix=f"vecdb-{work.value}")
+            for work, threads in (
+                (Work.READ, options.read_threads),
+                (Work.WRITE, options.write_threads),
+                (Work.WAIT, options.wait_threads),
+            )
+        }
+
+    def handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """What grpc calls. No deserializer is given, so that bytes stay bytes until the gate has let them pass."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE.full_name,
+            {
+                name: grpc.unary_stream_rpc_method_handler(functools.partial(self._stream, name, method))
+                if method.streaming
+                else grpc.unary_unary_rpc_method_handler(functools.partial(self._unary, name, method))
+                for name, method in METHODS.items()
+            },
+        )
+
+    def close(self) -> None:
+        """Drop what waits for a thread; what runs goes on. ``join`` waits for it."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for the threads."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=True)
+
+    async def _unary(self, name: str, method: Method, data: bytes, context: _Context) -> bytes:
+        if name == "Search" and len(data) <= _SMALL_BYTES:
+            return await self._pass(name, context, self._search(method, data))
+        return await self._pass(name, context, self._bounded(name, method, lambda: self._answer(method, data)))
+
+    async def _stream(self, name: str, method: Method, data: bytes, context: _Context) -> None:
+        async def write_all() -> None:
+            pieces = self._pieces(method, data)
+            last = False
+            while not last:
+                piece, last = await self._bounded(name, method, lambda: next(pieces))
+                await context.write(piece)
+
+        await self._pass(name, context, write_all())
+
+    async def _pass(self, name: str, context: _Context, answer: Coroutine[Any, Any, _Result]) -> _Result:
+        """Await ``answer`` if the request is admitted; every error ends here as a status."""
+        started = time.perf_counter()
+        code: str | None = "CANCELLED"
+        self.measures.running += 1
+        try:
+            self._admit()
+            result = await answer
+            code = None
+            return result
+        except Exception as raised:  # noqa: BLE001 (no exception may reach grpc, which would show it to the caller)
+            error = _as_error(name, raised)
+            code = error.code
+        finally:
+            answer.close()
+            self.measures.running -= 1
+            self.measures.record(name, code, time.perf_counter() - started)
+        status = encode_error(error)
+        trailers = ((DETAILS_KEY, status.details),)
+        await context.abort(_STATUS[status.code], status.message, trailers)
+        raise AssertionError("abort returned")
+
+    def _admit(self) -> None:
+        """Let a request pass, or raise; it is not parsed yet."""
+        limit = self._options.requests_max
+        if self.measures.running > limit:
+            raise ResourceExhausted(
+                f"the server answers at most {limit} requests at a time; try again later", field="requests", limit=limit
+            )
+
+    async def _search(self, method: Method, data: bytes) -> bytes:
+        request = cast(vecdb_pb2.SearchRequest, _parsed(method.request, data))
+
+        def timed() -> tuple[bytes, float]:
+            started = time.perf_counter()
+            return _encoded(search(self._database, request)), time.perf_counter() - started
+
+        if self._costs.is_short(request):
+            self.measures.methods["Search"].inline += 1
+            reply, seconds = timed()
+        else:
+            reply, seconds = await self._bounded("Search", method, timed)
+        self._costs.record(request, seconds)
+        return reply
+
+    async def _bounded(self, name: str, method: Method, work: Callable[[], _Result]) -> _Result:
+        """The result of ``work`` in a thread, within the server's deadline.
+
+        A thread cannot be stopped: past the deadline its result is dropped, and it counts against its pool until done.
+        """
+        deadline_s = self._options.deadline_s if method.bounded else None
+        future = asyncio.get_running_loop().run_in_executor(self._pools[method.work], work)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await future
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{name} was not answered within the server's deadline of {deadline_s} s",
+                field="deadline_s",
+                limit=f"{deadline_s} s",
+            ) from None
+
+    def _answer(self, method: Method, data: bytes) -> bytes:
+        answer = cast(Unary, method.answer)
+        return _encoded(answer(self._database, _parsed(method.request, data)))
+
+    def _pieces(self, method: Method, data: bytes) -> Iterator[tuple[bytes, bool]]:
+        """The encoded replies, each with whether it is the last. Nothing is done before the first is asked for."""
+        answer = cast(Streaming, method.answer)
+        replies = answer(self._database, _parsed(method.request, data))
+        held = next(replies)
+        for reply in replies:
+            yield held.SerializeToString(), False
+            held = reply
+        yield held.SerializeToString(), True
+
+
+def _parsed(kind: type[Message], data: bytes) -> Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        name = kind.DESCRIPTOR.name
+        raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
+
+
+def _encoded(reply: Message) -> bytes:
+    data = reply.SerializeToString()
+    if len(data) > REPLY_BYTES_MAX:
+        raise ResourceExhausted(
+            f"the reply has {len(data)} bytes; one message holds at most {REPLY_BYTES_MAX}: use SearchStream",
+            field="k",
+            limit=f"{REPLY_BYTES_MAX} bytes",
+            value=len(data),
+        )
+    return data
+
+
+def _as_error(name: str, raised: Exception) -> VecdbError:
+    if isinstance(raised, Internal) or not isinstance(raised, VecdbError | MemoryError):
+        found = secrets.token_hex(4)
+        _log.error("%s failed, error %s", name, found, exc_info=raised)
+        return Internal(f"the server failed on this request; its log explains error {found}", value=found)
+    if isinstance(raised, MemoryError):
+        _log.error("%s ran out of memory", name, exc_info=raised)
+        return ResourceExhausted("the server has no memory for this request", field="memory")
+    return raised

@@ -1,0 +1,166 @@
+"""The methods of the service as plain functions from message to message: they translate, and call the database.
+
+``METHODS`` has an entry for each method of the service's descriptor, or the module does not import: a method added to
+the protocol cannot be forgotten here, nor by whoever later gives each method its policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
+
+from vecdb.api import Collection, Database
+from vecdb.errors import NotFound
+from vecdb.v1 import vecdb_pb2
+from vecdb.version import __version__
+from vecdb.wire.replies import encode_points, encode_rankings, encode_stats, encode_write_result
+from vecdb.wire.requests import decode_count, decode_get, decode_scroll, decode_search, decode_write
+from vecdb.wire.schemas import decode_schema, encode_schema
+
+SERVICE = vecdb_pb2.DESCRIPTOR.services_by_name["Vecdb"]
+
+
+class Work(Enum):
+    """What a method waits for, which decides where it runs."""
+
+    READ = "read"
+    WRITE = "write"
+    WAIT = "wait"
+
+
+Unary: TypeAlias = Callable[[Database, Any], Message]
+Streaming: TypeAlias = Callable[[Database, Any], Iterator[Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of the service.
+
+    Attributes
+    ----------
+    request
+        Type of its request.
+    answer
+        The reply, or for a streaming method the replies.
+    work
+        Where it runs.
+    streaming
+        Whether it answers in many messages.
+    bounded
+        Whether the server's own deadline holds for it.
+    """
+
+    request: type[Message]
+    answer: Unary | Streaming
+    work: Work
+    streaming: bool = False
+    bounded: bool = True
+
+
+def _server_info(_database: Database, _request: vecdb_pb2.ServerInfoRequest) -> Message:
+    return vecdb_pb2.ServerInfoReply(version=__version__)
+
+
+def _create_collection(database: Database, request: vecdb_pb2.CreateCollectionRequest) -> Message:
+    return _described(database.run_create(request.name, decode_schema(request.schema), request.exist_ok))
+
+
+def _get_collection(database: Database, request: vecdb_pb2.GetCollectionRequest) -> Message:
+    return _described(database.collection(request.name))
+
+
+def _list_collections(database: Database, _request: vecdb_pb2.ListCollectionsRequest) -> Message:
+    return vecdb_pb2.ListCollectionsReply(names=database.collections())
+
+
+def _drop_collection(database: Database, request: vecdb_pb2.DropCollectionRequest) -> Message:
+    database.drop_collection(request.name)
+    return vecdb_pb2.DropCollectionReply()
+
+
+def _write(database: Database, request: vecdb_pb2.WriteRequest) -> Message:
+    return encode_write_result(_collection(database, request).run_write(decode_write(request)))
+
+
+def search(database: Database, request: vecdb_pb2.SearchRequest) -> Message:
+    """The rankings of a search in one message; a public name because short ones are called in the event loop."""
+    pieces = _search_stream(database, request)
+    reply = next(pieces)
+    for piece in pieces:
+        reply.MergeFrom(piece)
+    return reply
+
+
+def _search_stream(database: Database, request: vecdb_pb2.SearchRequest) -> Iterator[Message]:
+    rankings = _collection(database, request).run_search(decode_search(request))
+    return encode_rankings(rankings, with_payloads=request.with_payloads, with_vectors=request.with_vectors)
+
+
+def _get(database: Database, request: vecdb_pb2.GetRequest) -> Iterator[Message]:
+    return encode_points(_collection(database, request).run_get(decode_get(request)))
+
+
+def _count(database: Database, request: vecdb_pb2.CountRequest) -> Message:
+    return vecdb_pb2.CountReply(count=_collection(database, request).run_count(decode_count(request)))
+
+
+def _scroll(database: Database, request: vecdb_pb2.ScrollRequest) -> Iterator[Message]:
+    page = _collection(database, request).run_scroll(decode_scroll(request))
+    pieces = list(encode_points(page.points))
+    pieces[-1].next_cursor = page.next_cursor or b""
+    return iter(pieces)
+
+
+def _stats(database: Database, request: vecdb_pb2.StatsRequest) -> Message:
+    return encode_stats(_collection(database, request).stats())
+
+
+def _flush(database: Database, request: vecdb_pb2.FlushRequest) -> Message:
+    _collection(database, request).flush()
+    return vecdb_pb2.FlushReply()
+
+
+def _wait_indexed(database: Database, request: vecdb_pb2.WaitIndexedRequest) -> Message:
+    _collection(database, request).wait_indexed(request.timeout_s)
+    return vecdb_pb2.WaitIndexedReply()
+
+
+def _collection(database: Database, request: Any) -> Collection:
+    """The collection that a request names; not another that took over its name."""
+    collection = database.collection(request.collection)
+    if request.collection_id and request.collection_id != collection.collection_id:
+        raise NotFound(f"no collection {request.collection!r}", field="collection", value=request.collection)
+    return collection
+
+
+def _described(collection: Collection) -> Message:
+    return vecdb_pb2.CollectionReply(
+        name=collection.name, schema=encode_schema(collection.schema), collection_id=collection.collection_id
+    )
+
+
+METHODS: Mapping[str, Method] = {
+    "ServerInfo": Method(vecdb_pb2.ServerInfoRequest, _server_info, Work.READ),
+    "CreateCollection": Method(vecdb_pb2.CreateCollectionRequest, _create_collection, Work.WRITE),
+    "GetCollection": Method(vecdb_pb2.GetCollectionRequest, _get_collection, Work.READ),
+    "ListCollections": Method(vecdb_pb2.ListCollectionsRequest, _list_collections, Work.READ),
+    "DropCollection": Method(vecdb_pb2.DropCollectionRequest, _drop_collection, Work.WRITE),
+    "Write": Method(vecdb_pb2.WriteRequest, _write, Work.WRITE),
+    "Search": Method(vecdb_pb2.SearchRequest, search, Work.READ),
+    "SearchStream": Method(vecdb_pb2.SearchRequest, _search_stream, Work.READ, streaming=True),
+    "Get": Method(vecdb_pb2.GetRequest, _get, Work.READ, streaming=True),
+    "Count": Method(vecdb_pb2.CountRequest, _count, Work.READ),
+    "Scroll": Method(vecdb_pb2.ScrollRequest, _scroll, Work.READ, streaming=True),
+    "Stats": Method(vecdb_pb2.StatsRequest, _stats, Work.READ),
+    "Flush": Method(vecdb_pb2.FlushRequest, _flush, Work.WAIT, bounded=False),
+    "WaitIndexed": Method(vecdb_pb2.WaitIndexedRequest, _wait_indexed, Work.WAIT, bounded=False),
+}
+
+_declared = {each.name: each.server_streaming for each in SERVICE.methods}
+_served = {name: method.streaming for name, method in METHODS.items()}
+if _declared != _served:
+    raise AssertionError(f"the protocol and the service differ in {sorted(_declared.items() ^ _served.items())}")

@@ -1,0 +1,139 @@
+"""The options of a server, with units in their names, validated once."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vecdb.errors import FailedPrecondition, InvalidArgument
+from vecdb.requests import BATCH_BYTES_MAX
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+DEFAULT_ADDRESS = "127.0.0.1:7700"
+MESSAGE_BYTES_MAX = BATCH_BYTES_MAX + 16 * 2**20
+"""Largest request. A batch of 64 MB is larger on the wire by lengths and tags; with this much room, a batch that is a
+little too large reaches the check that names the limit."""
+METADATA_BYTES_MAX = 16 * 1024
+HANDSHAKE_TIMEOUT_MS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How a server listens and what it allows.
+
+    Attributes
+    ----------
+    address
+        ``host:port``, ``[ipv6]:port`` or ``unix:path``; port 0 picks a free one.
+    insecure
+        Listen without TLS on an address that other machines can reach. Said aloud, because everybody there can then
+        read and change everything.
+    tls_certificate, tls_key
+        PEM files, both or none.
+    deadline_s
+        A request is answered within this time or with DeadlineExceeded, whatever time its caller allows. Not for
+        ``wait_indexed``, which brings its own, nor for ``flush``.
+    grace_s
+        Time that running requests have to finish when the server stops.
+    requests_max
+        Requests answered at a time; the next is refused with ResourceExhausted.
+    streams_max
+        Requests under way on one connection; the next waits at the client.
+    read_threads, write_threads, wait_threads
+        Threads for reads, for writes (which wait for the disk, together), and for ``wait_indexed``.
+    inline_s_max
+        A search expected to take less than this runs in the event loop, which saves it two changes of thread; 0: none.
+    interceptors
+        Run before this server's own gate, which sees a request before it is parsed.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    insecure: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    deadline_s: float = 30.0
+    grace_s: float = 10.0
+    requests_max: int = 256
+    streams_max: int = 256
+    read_threads: int = 8
+    write_threads: int = 64
+    wait_threads: int = 16
+    inline_s_max: float = 0.001
+    interceptors: tuple[grpc.aio.ServerInterceptor[Any, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("deadline_s", 0.001, 86_400.0),
+            ("grace_s", 0.0, 3_600.0),
+            ("requests_max", 1, 100_000),
+            ("streams_max", 1, 100_000),
+            ("read_threads", 1, 1_024),
+            ("write_threads", 1, 1_024),
+            ("wait_threads", 1, 1_024),
+            ("inline_s_max", 0.0, 1.0),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidArgument(
+                    f"{name} must be {low} to {high}, got {value}", field=name, limit=f"{low}..{high}", value=value
+                )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise InvalidArgument("TLS needs a certificate and its key", field=missing, limit="both or none")
+        if not (self.insecure or self.tls_certificate is not None or is_private(self.address)):
+            raise FailedPrecondition(
+                f"{self.address} can be reached from other machines: give a TLS certificate and key, or say insecure",
+                field="address",
+                limit="a loopback address without TLS",
+                value=self.address,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What to serve, and how.
+
+    Attributes
+    ----------
+    path
+        Directory of the database, created if missing.
+    server
+        How to listen.
+    warm_up
+        Compile the kernels before saying that the server is ready; otherwise the first searches wait for it.
+    """
+
+    path: Path
+    server: ServerOptions = field(default_factory=ServerOptions)
+    warm_up: bool = True
+
+
+def is_private(address: str) -> bool:
+    """Whether only this machine can reach ``address``: a loopback address or a Unix socket.
+
+    Raises
+    ------
+    InvalidArgument
+        It is not ``host:port``, ``[ipv6]:port`` or ``unix:path``.
+    """
+    if address.startswith("unix:"):
+        return True
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise InvalidArgument(
+            f"an address is host:port, [ipv6]:port or unix:path, got {address!r}",
+            field="address",
+            limit="host:port",
+            value=address,
+        )
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        # A name: what it resolves to is not ours to vouch for.
+        return False

@@ -1,0 +1,67 @@
+"""A server as a process: open a database, serve it until told to stop, close it.
+
+It says that it is ready only when it is: the database is recovered, the kernels are compiled, the port listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from vecdb.service.options import ServeOptions, ServerOptions
+from vecdb.service.server import Server
+from vecdb.version import __version__
+
+if TYPE_CHECKING:
+    from vecdb.engine.database import EmbeddedDatabase
+
+_log = logging.getLogger("vecdb.service")
+
+
+def run_server(options: ServeOptions) -> int:
+    """Serve the database at ``options.path`` until SIGTERM or SIGINT, then finish, flush and close.
+
+    A second signal ends the grace of running requests.
+
+    Returns
+    -------
+    int
+        0, after a clean stop.
+
+    Raises
+    ------
+    VecdbError
+        The database cannot be opened, or the address not be listened on.
+    """
+    from vecdb.engine.database import EmbeddedDatabase  # heavy: only a process that serves needs the engine
+
+    with EmbeddedDatabase.open(options.path) as database:
+        if options.warm_up:
+            for warmed in database.kernels.warm_up():
+                _log.info("kernel %s: %.2f s%s", warmed.name, warmed.seconds, " (cached)" if warmed.cached else "")
+        asyncio.run(_serve(database, options.server))
+    return 0
+
+
+async def _serve(database: EmbeddedDatabase, options: ServerOptions) -> None:
+    server = Server(database, options)
+    stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stops.put_nowait, number)
+    address = await server.start()
+    database.announce(address)
+    sys.stdout.write(f"vecdb {__version__} serves {database.path} on {address}\n")
+    sys.stdout.flush()
+    first = await stops.get()
+    _log.info("%s: stopping", first.name)
+    stopping = asyncio.create_task(server.stop())
+    second = asyncio.create_task(stops.get())
+    await asyncio.wait((stopping, second), return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await server.stop(grace_s=0.0)
+    second.cancel()
+    await stopping
