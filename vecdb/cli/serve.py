@@ -1,0 +1,57 @@
+"""``vecdb serve``: a database served over gRPC until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vecdb.cli.settings import Settings, add_config_argument
+from vecdb.errors import InvalidArgument
+
+OPTIONS = (
+    "address", "insecure", "tls_certificate", "tls_key", "deadline_s", "grace_s", "requests_max", "streams_max",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Serve a database over gRPC, with health checking and reflection. SIGINT and SIGTERM let running requests "
+        "finish, flush and stop."
+    )
+    parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="directory, made if missing")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="where to listen (default: 127.0.0.1:7700; port 0: a free one)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_const", const=True,
+        help="listen without TLS where other machines can reach it: anybody there can read and change everything",
+    )  # fmt: skip
+    parser.add_argument("--tls-certificate", metavar="FILE", type=Path, help="PEM file; needs --tls-key")
+    parser.add_argument("--tls-key", metavar="FILE", type=Path, help="PEM file; needs --tls-certificate")
+    parser.add_argument("--deadline-s", metavar="S", type=float, help="longest time for one request (default: 30)")
+    parser.add_argument(
+        "--grace-s", metavar="S", type=float, help="time that requests have to finish at the end (default: 10)"
+    )
+    parser.add_argument(
+        "--requests-max", metavar="N", type=int, help="requests at a time, others are refused (default: 256)"
+    )
+    parser.add_argument(
+        "--streams-max", metavar="N", type=int, help="requests at a time on one connection (default: 256)"
+    )
+    parser.add_argument(
+        "--warm-up", action=argparse.BooleanOptionalAction, help="compile kernels before saying ready (default: yes)"
+    )
+    add_config_argument(parser)
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    settings = Settings.of(namespace)
+    path = settings.choose("path", namespace.path)
+    if path is None:
+        raise InvalidArgument("name the directory to serve", field="path")
+    from vecdb.service import ServeOptions, ServerOptions, run_server
+
+    server = ServerOptions(**settings.chosen(OPTIONS, namespace))
+    return run_server(ServeOptions(path, server, settings.choose("warm_up", namespace.warm_up, True)))
