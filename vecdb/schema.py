@@ -98,7 +98,7 @@ class IndexSpec:
 
     kind: IndexKind = IndexKind.AUTO
     m: int = 16
-    ef_construction: int = 200
+    ef_construction: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:

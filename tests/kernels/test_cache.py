@@ -1,0 +1,121 @@
+"""The directory of compiled kernels and the choice of instruction set."""
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numba
+import pytest
+
+from vecdb.errors import InvalidArgument
+from vecdb.kernels.cpu import cache
+from vecdb.kernels.cpu.target import TARGET, choose
+
+
+def _python(code, **variables):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)} | variables
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+
+def test_the_directory_is_the_users_own(tmp_path):
+    previous = os.umask(0)
+    try:
+        path = cache.private_directory(tmp_path / "new" / "root", "abc")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_directory_that_others_may_write_to_is_not_used(tmp_path):
+    path = cache.private_directory(tmp_path, "abc")
+    path.chmod(0o770)
+    assert cache.private_directory(tmp_path, "abc") is None
+
+
+def test_a_link_is_not_used(tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "kernels-abc").symlink_to(tmp_path / "elsewhere")
+    assert cache.private_directory(tmp_path, "abc") is None
+
+
+def test_a_root_that_cannot_be_made_means_no_cache(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert cache.private_directory(tmp_path / "file" / "root", "abc") is None
+
+
+def test_the_digest_changes_with_every_source_and_with_the_target(tmp_path):
+    files = [tmp_path / "one.py", tmp_path / "two.py"]
+    for path in files:
+        path.write_text("x = 1\n")
+    first = cache.sources_digest(files, TARGET)
+    assert first == cache.sources_digest(files, TARGET)
+    assert first != cache.sources_digest(files, replace(TARGET, name="other"))
+    assert first != cache.sources_digest(files, replace(TARGET, features="none"))
+    files[1].write_text("x = 2\n")
+    second = cache.sources_digest(files, TARGET)
+    renamed = files[1].rename(tmp_path / "three.py")
+    assert len({first, second, cache.sources_digest([files[0], renamed], TARGET)}) == 3
+
+
+def test_a_constant_of_the_protocol_is_part_of_the_digest(tmp_path):
+    """The directory in use depends on files outside its own package too."""
+    import vecdb.kernels.protocol as protocol
+
+    assert Path(protocol.__file__) in cache._SOURCES
+    assert {path.name for path in cache._SOURCES} >= {"graph.py", "links.py", "scan.py", "intrinsics.py", "target.py"}
+
+
+def test_numba_is_left_as_it_was():
+    before = numba.config.CACHE_DIR
+    cache.kernel(lambda x: x)
+    assert before == numba.config.CACHE_DIR
+
+
+def test_importing_kernels_compiles_nothing(tmp_path):
+    code = """
+import vecdb.kernels.cpu as cpu
+from vecdb.kernels.cpu import graph, links, quantise, scan
+kernels = [links.propose_links, links.accept_links, links.connect, graph.search_graph, scan.scan_topk, quantise.encode]
+assert not any(kernel.signatures for kernel in kernels)
+"""
+    _python(code, VECDB_CACHE_DIR=str(tmp_path))
+    assert list(tmp_path.rglob("*.nb?")) == []
+
+
+def test_compiled_kernels_land_in_the_private_directory(tmp_path):
+    code = """
+import numpy as np
+from vecdb.kernels.cpu import CpuKernels
+CpuKernels().encode(np.ones((1, 3), np.float32), np.zeros(3, np.float32), 1.0)
+"""
+    _python(code, VECDB_CACHE_DIR=str(tmp_path))
+    written = list(tmp_path.rglob("*.nbc"))
+    assert written
+    (directory,) = tmp_path.iterdir()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert all(path.is_relative_to(directory) for path in written)
+
+
+@pytest.mark.parametrize("module", ["vecdb.kernels.protocol", "vecdb.kernels.reference", "vecdb.index.hnsw"])
+def test_importing_without_a_compiler(module):
+    _python(f"import sys, {module}; assert not {{'numba', 'llvmlite'}} & sys.modules.keys(), 'compiler imported'")
+
+
+def test_the_instruction_set_follows_the_cpu():
+    every = {"avx512vnni", "avx512bw", "avx512vl", "fma"}
+    assert choose("auto", every).vnni_bytes == 64
+    assert choose("auto", {"avxvnni", "fma"}).vnni_bytes == 32
+    assert choose("auto", {"avx2"}).vnni_bytes == 0
+    assert choose("portable", every).vnni_bytes == 0
+    assert choose("portable", every).features == choose("auto", every).features
+
+
+@pytest.mark.parametrize("wanted", ["avx512vnni", "avxvnni", "sse9", ""])
+def test_an_instruction_set_that_is_not_there_is_refused(wanted):
+    with pytest.raises(InvalidArgument) as caught:
+        choose(wanted, {"avx2"})
+    assert caught.value.field == "VECDB_CPU"

@@ -1,0 +1,125 @@
+"""Every kernel on many shapes, as named arrays: in this process with any kernels, or as a script with those of the CPU.
+
+``python cases.py OUT.npz`` writes what ``CpuKernels`` gives under the current ``VECDB_CPU``. Names that end in ``.f32``
+hold float32 distances; everything else must be equal bit for bit on every device.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from vecdb.bitmap import Bitmap
+from vecdb.index.codes import ScalarCodes
+from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
+from vecdb.kernels.protocol import Kernels, Layer, Prune
+from vecdb.types import AnyArray, Metric
+
+SHAPES = ((0, 7), (1, 1), (2, 3), (5, 16), (63, 17), (64, 64), (65, 65), (130, 100), (90, 256), (150, 384), (12, 1030))
+METRICS = (Metric.COSINE, Metric.DOT, Metric.L2)
+QUERIES = 6
+
+
+def vectors_of(n: int, dim: int, metric: Metric, seed: int) -> AnyArray:
+    """Clustered rows, some of them twice, with a few large components."""
+    rng = np.random.default_rng([seed, n, dim])
+    centres = rng.normal(size=(4, dim)) * 2
+    found = centres[rng.integers(0, 4, n)] + rng.normal(size=(n, dim))
+    found *= np.where(rng.random((n, 1)) < 0.1, 7.0, 1.0)
+    if n > 8:
+        found[n // 2] = found[1]
+        found[n - 1] = found[1]
+    if metric is Metric.COSINE and n:
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return np.ascontiguousarray(found, np.float32)
+
+
+def subsets(n: int) -> Iterator[tuple[str, Bitmap | None]]:
+    """All rows, none, and a third of them."""
+    yield "all", None
+    yield "none", Bitmap.empty(n)
+    yield "third", Bitmap.from_rows(np.arange(0, n, 3), n)
+
+
+def run(kernels: Kernels) -> dict[str, AnyArray]:
+    """The results of every verb on every shape."""
+    out: dict[str, AnyArray] = {}
+    for n, dim in SHAPES:
+        for metric in METRICS:
+            out |= {f"{metric.value}/{n}x{dim}/{name}": array for name, array in one(kernels, n, dim, metric)}
+    return out
+
+
+def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[str, AnyArray]]:
+    """The results of every verb on one shape."""
+    vectors = vectors_of(n, dim, metric, 1)
+    queries = vectors_of(QUERIES, dim, metric, 2)
+    codes = ScalarCodes.encode(kernels, vectors, metric)
+    asked = codes.quantise(kernels, queries)
+    yield "table", codes.codes.table
+    yield "norms", codes.codes.norms
+    yield "values", asked.values
+    yield "ratios", asked.ratios
+    sketches = kernels.sketch(codes.codes, dim)
+    yield "sketches", sketches
+    builder = HnswBuilder(kernels, codes, HnswParams(m=3, ef_construction=12, seed=n))
+    builder.run()
+    arrays = builder.arrays()
+    yield from arrays.items()
+    index = HnswIndex.from_arrays(kernels, arrays, codes, vectors)
+    candidates = np.random.default_rng(3).permuted(np.tile(np.arange(-3, n), (QUERIES, 1)), axis=1)[:, :40]
+    candidates = np.maximum(candidates, -1).astype(np.int32)
+    for name, allowed in subsets(n):
+        words = None if allowed is None else allowed.words
+        for k in (1, 5, n + 3):
+            exact = kernels.scan_topk(vectors, queries, metric, k, words)
+            yield f"scan/{name}/{k}", exact.slots
+            yield f"scan/{name}/{k}.f32", exact.distances
+            found = kernels.scan_codes(codes.codes, asked, k, words)
+            yield f"codes/{name}/{k}", found.slots
+            yield f"codes/{name}/{k}/scored", np.array(found.distance_computations)
+        for ef in (1, 8, 40):
+            walked = kernels.search_graph(codes.codes, index.graph, asked, ef, min(ef, 10), words)
+            yield f"graph/{name}/{ef}", walked.slots
+            yield f"graph/{name}/{ef}/cost", np.array([walked.distance_computations, walked.hops])
+        answer = index.search(queries, 3, ef=16, allowed=allowed)
+        yield f"index/{name}.f32", answer.topk.distances
+    best = kernels.rerank(vectors, queries, candidates, metric, 4)
+    yield "rerank", best.slots
+    yield "rerank.f32", best.distances
+    yield from grown(kernels, codes)
+
+
+def grown(kernels: Kernels, codes: ScalarCodes) -> Iterator[tuple[str, AnyArray]]:
+    """The verbs that write a layer, on links that leave rows unreachable."""
+    n = codes.rows
+    if n < 3:
+        return
+    space = codes.build_space(kernels)
+    layer = Layer(space, np.full((n, 6), -1, np.int32), np.zeros(n, np.int32))
+    targets = np.arange(0, n, 2, dtype=np.int32)
+    rng = np.random.default_rng(n)
+    lists = [rng.permutation(n)[: rng.integers(0, 12)] for _ in targets]
+    lists = [one[one != target] for one, target in zip(lists, targets, strict=True)]
+    starts = np.cumsum([0] + [len(one) for one in lists]).astype(np.int64)
+    sources = np.concatenate(lists).astype(np.int32)
+    kernels.accept_links(layer, targets, starts, sources, 6, Prune(4, 70))
+    yield "accepted", layer.links.copy()
+    kernels.accept_links(layer, targets, np.zeros_like(starts), sources[:0], 4, Prune(4, 64))
+    yield "trimmed", layer.links.copy()
+    walk = np.full((3, n), -1, np.int32)
+    walk[0, 0] = walk[1, 0] = walk[2] = 0
+    state = np.array([0, 1, 0, 0, 0], np.int64)
+    while not kernels.connect(layer, 4, walk, state, 7):
+        yield f"walk/{int(state.sum())}", walk.copy()
+    yield "walk", walk
+    yield "connected", layer.links
+    yield "degrees", layer.degrees
+
+
+if __name__ == "__main__":
+    from vecdb.kernels.cpu import CpuKernels
+
+    np.savez(sys.argv[1], **run(CpuKernels()))

@@ -1,0 +1,153 @@
+"""Byte codes of one vector field: a centre per dimension and one step for all, trained on the segment.
+
+``vector ~= centre + step * (code - 128)``. The same vectors give the same bytes on every machine: the step is a rounded
+float32 taken from a fixed sample, and everything after it is elementwise float32 arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vecdb.errors import Corruption
+from vecdb.kernels.protocol import (
+    SKETCH_STRIDE_MIN,
+    UNIT_MIN,
+    BuildSpace,
+    Codes,
+    Kernels,
+    QueryCodes,
+    sketch_bytes,
+    stride_bytes,
+)
+from vecdb.types import AnyArray, F32Array, Metric, U8Array
+
+_SAMPLE_ROWS = 4096
+_CLIP_QUANTILE = 0.9995
+"""Components beyond this quantile of the sample are clipped: outliers must not coarsen the steps of all the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarCodes:
+    """The code table of a vector field.
+
+    Attributes
+    ----------
+    metric
+        The field's metric.
+    centre
+        (dim,) float32; zero for the metric dot, whose order a shift would change.
+    step
+        Size of one code level, float32.
+    codes
+        (n, stride) uint8 and (n,) int32 norms.
+    """
+
+    metric: Metric
+    centre: F32Array
+    step: float
+    codes: Codes
+
+    @classmethod
+    def encode(cls, kernels: Kernels, vectors: F32Array, metric: Metric) -> ScalarCodes:
+        """Train on ``vectors`` ((n, dim) float32, finite, may be a read-only map) and encode them."""
+        centre, step = _train(vectors, metric)
+        return cls(metric, centre, step, kernels.encode(vectors, centre, step))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, AnyArray], metric: Metric) -> ScalarCodes:
+        """The codes whose ``arrays()`` were stored.
+
+        Raises
+        ------
+        Corruption
+            An array is missing, or of the wrong shape or type.
+        """
+        table = stored_array(arrays, "codes", np.uint8, 2)
+        norms = stored_array(arrays, "norms", np.int32, 1)
+        centre = stored_array(arrays, "centre", np.float32, 1)
+        step = stored_array(arrays, "step", np.float32, 1)
+        _require(norms.shape == (table.shape[0],), "norms", norms)
+        _require(table.shape[1] == stride_bytes(centre.shape[0]) and centre.shape[0] > 0, "codes", table)
+        _require(step.shape == (1,) and bool(np.isfinite(step[0])) and step[0] > 0, "step", step)
+        _require(bool(np.isfinite(centre).all()), "centre", centre)
+        return cls(metric, centre, float(step[0]), Codes(table, norms))
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """To store: ``codes`` (n, stride) uint8, ``norms`` (n,) int32, ``centre`` (dim,) and ``step`` (1,) float32."""
+        return {
+            "codes": self.codes.table,
+            "norms": self.codes.norms,
+            "centre": self.centre,
+            "step": np.array([self.step], np.float32),
+        }
+
+    @property
+    def rows(self) -> int:
+        """Number of rows encoded."""
+        return int(self.codes.table.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return int(self.centre.shape[0])
+
+    def quantise(self, kernels: Kernels, queries: F32Array) -> QueryCodes:
+        """Queries ((nq, dim) float32) in the units of this table."""
+        return kernels.quantise(queries, self.centre, self.step, self.metric)
+
+    def sketches(self, kernels: Kernels) -> U8Array:
+        """Sketches of the rows for a graph search; none where rows are so short that they would not help."""
+        stride = self.codes.table.shape[1]
+        if stride < SKETCH_STRIDE_MIN:
+            return np.zeros((0, sketch_bytes(stride)), np.uint8)
+        return kernels.sketch(self.codes, self.dim)
+
+    def build_space(self, kernels: Kernels) -> BuildSpace:
+        """The table with the terms that make rows comparable with each other, for building a graph."""
+        norms = self.codes.norms
+        sketches = self.sketches(kernels)
+        if self.metric is not Metric.DOT or norms.shape[0] == 0:
+            return BuildSpace(self.codes.table, norms >> 1, sketches)
+        half = (int(norms.max()) + 1) >> 1
+        return BuildSpace(self.codes.table, np.full(norms.shape, half, np.int32), sketches)
+
+
+def _train(vectors: F32Array, metric: Metric) -> tuple[F32Array, float]:
+    """Centre and step for ``vectors``, from at most ``_SAMPLE_ROWS`` evenly spaced rows."""
+    n, dim = vectors.shape
+    if n == 0:
+        return np.zeros(dim, np.float32), 1.0
+    sample = vectors[:: max(1, n // _SAMPLE_ROWS)].astype(np.float32)
+    centre = np.zeros(dim, np.float32)
+    if metric is not Metric.DOT:
+        centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+    sizes = np.abs(sample.astype(np.float64) - centre).ravel()
+    rank = min(sizes.shape[0] - 1, int(sizes.shape[0] * _CLIP_QUANTILE))
+    reach = float(np.partition(sizes, rank)[rank])
+    if reach == 0.0:
+        reach = float(sizes.max())
+    step = float(np.float32(min(reach, float(np.finfo(np.float32).max)) / 127.0))
+    return centre, step if step > UNIT_MIN else 1.0
+
+
+def stored_array(arrays: Mapping[str, AnyArray], name: str, dtype: type[np.generic], ndim: int) -> AnyArray:
+    """The named array, checked for type and dimensions."""
+    array = arrays.get(name)
+    if array is None:
+        raise Corruption(f"array {name!r} is missing", field=name)
+    if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
+        raise Corruption(
+            f"array {name!r} is not a C-ordered {ndim}-dimensional array of {np.dtype(dtype).name}",
+            field=name,
+            limit=np.dtype(dtype).name,
+            value=f"{array.dtype.name} {array.shape}",
+        )
+    return array
+
+
+def _require(holds: bool, name: str, array: AnyArray) -> None:
+    if not holds:
+        raise Corruption(f"array {name!r} does not fit the others", field=name, value=f"{array.shape}")

@@ -1,0 +1,161 @@
+"""A finished HNSW graph, searchable: traversal on byte codes, then exact float32 distances of the best.
+
+Nothing is rebuilt when it is opened: the arrays are used as they were stored, and may be read-only maps. They are
+checked once, so that a kernel never follows a link that leads out of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vecdb.bitmap import Bitmap
+from vecdb.errors import Corruption
+from vecdb.index.codes import ScalarCodes, stored_array
+from vecdb.index.flat import ensure_slots
+from vecdb.index.hnsw.breadth import ef_for_recall
+from vecdb.index.protocol import EnsureRows, IndexAnswer
+from vecdb.kernels.protocol import Graph, Kernels, UpperLayers
+from vecdb.types import AnyArray, F32Array, I32Array, Metric
+
+_DEFAULT_RECALL = 0.95
+_RERANK_FACTOR = 2
+_RERANK_MIN = 10
+
+
+class HnswIndex:
+    """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
+
+    __slots__ = ("_codes", "_kernels", "_vectors", "graph")
+
+    def __init__(self, kernels: Kernels, graph: Graph, codes: ScalarCodes, vectors: F32Array) -> None:
+        self._kernels = kernels
+        self.graph = graph
+        self._codes = codes
+        self._vectors = vectors
+
+    @classmethod
+    def from_arrays(
+        cls, kernels: Kernels, arrays: Mapping[str, AnyArray], codes: ScalarCodes, vectors: F32Array
+    ) -> HnswIndex:
+        """The graph whose ``HnswBuilder.arrays()`` were stored, over the same codes and vectors ((n, dim) float32).
+
+        Raises
+        ------
+        Corruption
+            An array is missing, of the wrong shape or type, or holds a link that leads nowhere.
+        """
+        assert vectors.shape == (codes.rows, codes.dim), (vectors.shape, codes.rows, codes.dim)
+        n = codes.rows
+        links = stored_array(arrays, "links", np.int32, 2)
+        rows = stored_array(arrays, "upper_rows", np.int32, 1)
+        upper_links = stored_array(arrays, "upper_links", np.int32, 2)
+        starts = stored_array(arrays, "level_starts", np.int64, 1)
+        _hold(links.shape[0] == n and links.shape[1] > 0, "links", f"{links.shape} for {n} rows")
+        _hold(rows.shape[0] <= n and (rows.shape[0] > 0) == (n > 0), "upper_rows", f"{rows.shape} for {n} rows")
+        _hold(upper_links.shape[1] > 0, "upper_links", f"{upper_links.shape}")
+        counts = np.diff(starts)
+        _hold(
+            starts.shape[0] > 0
+            and int(starts[0]) == 0
+            and int(starts[-1]) == upper_links.shape[0]
+            and bool((counts > 0).all())
+            and bool((np.diff(counts) <= 0).all())
+            and (int(counts[0]) if counts.shape[0] else 0) == rows.shape[0],
+            "level_starts",
+            f"{starts.tolist()[:20]}",
+        )
+        _within(links, n, "links")
+        if rows.shape[0]:
+            _within(rows, n, "upper_rows", least=0)
+        for level, count in enumerate(counts.tolist()):
+            _within(upper_links[starts[level] : starts[level + 1]], count, "upper_links")
+        table, norms = codes.codes.table[rows], codes.codes.norms[rows]
+        upper = UpperLayers(rows, table, norms, upper_links, starts)
+        return cls(kernels, Graph(links, codes.sketches(kernels), upper), codes, vectors)
+
+    @property
+    def rows(self) -> int:
+        """Number of slots."""
+        return self._codes.rows
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that distances are reported in."""
+        return self._codes.metric
+
+    def search(
+        self,
+        queries: F32Array,
+        k: int,
+        *,
+        ef: int = 0,
+        allowed: Bitmap | None = None,
+        ensure: EnsureRows | None = None,
+    ) -> IndexAnswer:
+        """As ``VectorIndex.search``; ``ef`` is the width of the beam, raised to ``k`` where it is less."""
+        if ef <= 0:
+            share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
+            ef = ef_for_recall(k, _DEFAULT_RECALL, share)
+        ef = max(1, min(max(ef, k), self.rows))
+        count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
+        found = self._kernels.search_graph(
+            self._codes.codes,
+            self.graph,
+            self._codes.quantise(self._kernels, queries),
+            ef,
+            count,
+            None if allowed is None else allowed.words,
+        )
+        ensure_slots(found.slots, ensure)
+        topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
+        return IndexAnswer(topk, found.distance_computations, found.hops)
+
+    def check(self) -> list[str]:
+        """Whether every row can be reached on the bottom layer, and no row links to itself or twice to another."""
+        problems: list[str] = []
+        links = self.graph.links
+        n = links.shape[0]
+        if n == 0:
+            return problems
+        own = np.flatnonzero((links == np.arange(n)[:, None]).any(axis=1))
+        if own.shape[0]:
+            problems.append(f"{own.shape[0]} rows link to themselves, the first is {own[0]}")
+        ordered = np.sort(links, axis=1)
+        twice = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1))
+        if twice.shape[0]:
+            problems.append(f"{twice.shape[0]} rows link twice to one row, the first is {twice[0]}")
+        lost = np.flatnonzero(~_reachable(links, int(self.graph.upper.rows[0])))
+        if lost.shape[0]:
+            problems.append(f"{lost.shape[0]} rows cannot be reached from the entry point, the first is {lost[0]}")
+        return problems
+
+
+def _reachable(links: I32Array, entry: int) -> AnyArray:
+    """(n,) bool: the rows a walk from ``entry`` meets."""
+    met = np.zeros(links.shape[0], np.bool_)
+    met[entry] = True
+    front = np.array([entry])
+    while front.shape[0]:
+        ahead = np.unique(links[front])
+        ahead = ahead[ahead >= 0]
+        front = ahead[~met[ahead]]
+        met[front] = True
+    return met
+
+
+def _hold(holds: bool, name: str, found: str) -> None:
+    if not holds:
+        raise Corruption(f"array {name!r} of a graph does not fit the others", field=name, value=found)
+
+
+def _within(ids: I32Array, count: int, name: str, least: int = -1) -> None:
+    """Every id lies in [least, count)."""
+    if ids.size and (int(ids.min()) < least or int(ids.max()) >= count):
+        raise Corruption(
+            f"array {name!r} of a graph holds a link that leads nowhere",
+            field=name,
+            limit=f"{least}..{count - 1}",
+            value=f"{int(ids.min())}..{int(ids.max())}",
+        )

@@ -1,0 +1,84 @@
+"""The private directory of compiled kernels, and the two decorators that compile them.
+
+A compiled kernel is code that gets executed, so the directory belongs to the user alone (mode 0700; one that others may
+write to is not used). Its name carries a digest of every kernel source, the compiler's versions and the CPU features,
+because Numba alone would serve a stale caller after a callee in another file changed. Nothing compiles at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+
+from vecdb.kernels.cpu.target import TARGET, Target
+
+VARIABLE = "VECDB_CACHE_DIR"
+_FASTMATH = {"contract", "reassoc"}
+_SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parent.parent / "protocol.py")
+"""Every file whose text a kernel is compiled from: the protocol holds constants that are compiled in."""
+
+
+def sources_digest(sources: Iterable[Path], target: Target) -> str:
+    """Digest (32 hex digits) of the given files, the compiler and the target."""
+    digest = hashlib.sha256()
+    for source in sources:
+        content = source.read_bytes()
+        digest.update(f"{source.name}\0{len(content)}\0".encode())
+        digest.update(content)
+    facts = (numba.__version__, llvmlite.__version__, target.name, target.features, str(numba.config.OPT))
+    digest.update("\0".join(facts).encode())
+    return digest.hexdigest()[:32]
+
+
+def default_root() -> Path:
+    """``VECDB_CACHE_DIR``, or ``vecdb`` under the user's cache directory."""
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vecdb"
+
+
+def private_directory(root: Path, digest: str) -> Path | None:
+    """``root/kernels-<digest>``, mode 0700, made if missing; None where it cannot be made or is not the user's own."""
+    path = root / f"kernels-{digest}"
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        return None
+    return path
+
+
+try:
+    DIRECTORY = private_directory(default_root(), sources_digest(_SOURCES, TARGET))
+except RuntimeError:  # no home directory to be found
+    DIRECTORY = None
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile on first call, without the GIL, and keep the result in the private directory where there is one."""
+    if DIRECTORY is None:
+        return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    # Numba reads the setting when a function is decorated; other users of Numba in the process must not see it changed.
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(DIRECTORY)
+    try:
+        return numba.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile as a part of the kernels that call it; never called from Python, so never cached by itself."""
+    return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)

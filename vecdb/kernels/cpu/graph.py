@@ -1,0 +1,305 @@
+"""Search of an HNSW graph on byte codes (Malkov and Yashunin 2018, algorithms 2 and 5), by integer distances only.
+
+The bottom layer is searched with one sorted array of 64-bit keys (distance, node, expanded) instead of two heaps. Each
+hop first collects the neighbours not met yet, without a branch. Once the beam is full it reads their sketches, a cache
+line each, and gives up those that cannot be near; of the rest it asks for all codes at once, scores them four at a time
+and inserts those that beat the worst of the beam, while the next node's links are on their way from memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.cpu.cache import kernel, part
+from vecdb.kernels.cpu.intrinsics import dot_codes_4, prefetch, sum_signs_4
+from vecdb.kernels.cpu.quantise import bias_of, length_of
+from vecdb.kernels.protocol import RATIO_BITS, SKETCH_MARGIN
+from vecdb.types import AnyArray
+
+_LINE_BYTES = 64
+_LINE_LINKS = 16
+_FAR = np.int64(0x7FFF_FFFF)
+_SEEN_MAX = 8192
+"""Up to this many nodes met, the set of met nodes is cleared one by one; beyond, as a whole."""
+
+
+@part
+def score(
+    table: AnyArray,
+    norms: AnyArray,
+    ids: AnyArray,
+    count: int,
+    query: AnyArray,
+    terms: Any,
+    out: AnyArray,
+) -> None:
+    """Integer distances of the first ``count`` of ``ids`` to ``query``; terms are its bias, ratio and length.
+
+    ``ids`` and ``out`` need room for three more: rows are scored by fours.
+    """
+    bias, ratio, _ = terms
+    if count == 0:
+        return
+    for spare in range(count, (count + 3) & ~3):
+        ids[spare] = ids[count - 1]
+    for at in range(0, count, 4):
+        dot_codes_4(table, ids, at, query, out)
+    if ratio:
+        for number in range(count):
+            weighted = (np.int64(norms[ids[number]]) * ratio) >> RATIO_BITS
+            out[number] = np.int32(weighted + bias - out[number])
+    else:
+        for number in range(count):
+            out[number] = np.int32(bias - out[number])
+
+
+@part
+def promising(
+    sketches: AnyArray,
+    fields: AnyArray,
+    norms: AnyArray,
+    ids: AnyArray,
+    count: int,
+    query: AnyArray,
+    terms: Any,
+    worst: Any,
+    out: AnyArray,
+) -> Any:
+    """Keep those of the first ``count`` of ``ids`` whose sketch may be nearer than ``worst``; returns how many."""
+    bias, ratio, length = terms
+    total = bias >> 7
+    last = fields.shape[1]
+    for spare in range(count, (count + 3) & ~3):
+        ids[spare] = ids[count - 1]
+    for at in range(0, count, 4):
+        sum_signs_4(sketches, ids, at, query, out)
+    kept: Any = 0
+    for number in range(count):
+        node = ids[number]
+        line = fields[node]
+        near = ((2 * np.int64(out[number]) - total) * np.int64(line[last - 2])) >> 8
+        near += (np.int64(line[last - 1]) * length * SKETCH_MARGIN) >> 8
+        if ratio:
+            near -= (np.int64(norms[node]) * ratio) >> RATIO_BITS
+        ids[kept] = node
+        kept += np.int64(-near <= worst)
+    return kept
+
+
+@part
+def descend(
+    upper_table: AnyArray,
+    upper_norms: AnyArray,
+    upper_links: AnyArray,
+    level_starts: AnyArray,
+    query: AnyArray,
+    terms: Any,
+    ids: AnyArray,
+    out: AnyArray,
+) -> tuple[Any, Any]:
+    """Greedy walk from place 0 down through the upper layers; returns where it arrives, and distances computed."""
+    place = np.int32(0)
+    ids[0] = 0
+    score(upper_table, upper_norms, ids, 1, query, terms, out)
+    nearest = out[0]
+    scored = 1
+    for level in range(level_starts.shape[0] - 1, 0, -1):
+        start = level_starts[level - 1]
+        moved = True
+        while moved:
+            moved = False
+            links = upper_links[start + place]
+            count = 0
+            for number in range(links.shape[0]):
+                if links[number] < 0:
+                    break
+                ids[count] = links[number]
+                count += 1
+            score(upper_table, upper_norms, ids, count, query, terms, out)
+            scored += count
+            for number in range(count):
+                if out[number] < nearest or (out[number] == nearest and ids[number] < place):
+                    nearest = out[number]
+                    place = ids[number]
+                    moved = True
+    return place, scored
+
+
+@part
+def _fetch(array: AnyArray, row: int, line: int) -> None:
+    """Ask for a row of an array whose cache lines hold ``line`` elements."""
+    width = array.shape[1]
+    start = np.int64(row) * width
+    for offset in range(0, width, line):
+        prefetch(array, start + offset)
+
+
+@part
+def _collect(line: AnyArray, ids: AnyArray, met: AnyArray) -> Any:
+    """Put the links of a node that were not met yet into ``ids``, and mark them; returns how many."""
+    count: Any = 0
+    for number in range(line.shape[0]):
+        neighbour = line[number]
+        if neighbour < 0:
+            break
+        word = np.uint64(neighbour) >> np.uint64(6)
+        bit = np.uint64(1) << (np.uint64(neighbour) & np.uint64(63))
+        before = met[word]
+        ids[count] = neighbour
+        met[word] = before | bit
+        count += np.int64((before & bit) == np.uint64(0))
+    return count
+
+
+@part
+def _insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int) -> tuple[int, int]:
+    """Insert scored nodes into the sorted pool; returns its size and the lowest place that changed."""
+    ef = pool.shape[0]
+    lowest = ef
+    worst = pool[size - 1] >> 32 if size == ef else _FAR
+    kept: Any = 0
+    for number in range(count):
+        distance = out[number]
+        out[kept] = distance
+        ids[kept] = ids[number]
+        kept += np.int64(distance <= worst)
+    for number in range(kept):
+        key = (np.int64(out[number]) << 32) | (np.int64(ids[number]) << 1)
+        if size == ef and key >= pool[size - 1]:
+            continue
+        low = 0
+        high = size
+        while low < high:
+            middle = (low + high) >> 1
+            if pool[middle] < key:
+                low = middle + 1
+            else:
+                high = middle
+        if size < ef:
+            size += 1
+        last = size - 1
+        while last > low:
+            pool[last] = pool[last - 1]
+            last -= 1
+        pool[low] = key
+        lowest = min(lowest, low)
+    return size, lowest
+
+
+@part
+def beam(
+    table: AnyArray,
+    norms: AnyArray,
+    sketches: AnyArray,
+    fields: AnyArray,
+    links: AnyArray,
+    entry: int,
+    anchor: int,
+    query: AnyArray,
+    terms: Any,
+    pool: AnyArray,
+    ids: AnyArray,
+    out: AnyArray,
+    met: AnyArray,
+    seen: AnyArray,
+) -> tuple[int, int, int]:
+    """Best-first search from ``entry`` and ``anchor``; ``pool`` (ef,) is left sorted.
+
+    ``met`` (ceil(n / 64),) uint64 must be all zero and is left so. Returns nodes in the pool, distances computed, hops.
+    """
+    ef = pool.shape[0]
+    ids[0] = entry
+    ids[1] = anchor
+    scored = 1 if entry == anchor else 2
+    for number in range(scored):
+        node = ids[number]
+        met[node >> 6] |= np.uint64(1) << np.uint64(node & 63)
+        seen[number] = node
+    score(table, norms, ids, scored, query, terms, out)
+    size, _ = _insert(pool, 0, ids, out, scored)
+    hops = 0
+    cursor = 0
+    while cursor < size:
+        key = pool[cursor]
+        if key & 1:
+            cursor += 1
+            continue
+        pool[cursor] = key | 1
+        hops += 1
+        count = _collect(links[(key & 0xFFFFFFFF) >> 1], ids, met)
+        if scored + count <= _SEEN_MAX:
+            for number in range(count):
+                seen[scored + number] = ids[number]
+        scored += count
+        if size == ef and sketches.shape[0] > 0:
+            for number in range(count):
+                _fetch(sketches, ids[number], _LINE_BYTES)
+            count = promising(sketches, fields, norms, ids, count, query, terms, pool[size - 1] >> 32, out)
+        for number in range(count):
+            _fetch(table, ids[number], _LINE_BYTES)
+        score(table, norms, ids, count, query, terms, out)
+        size, lowest = _insert(pool, size, ids, out, count)
+        cursor = min(cursor + 1, lowest)
+        if cursor < size:
+            _fetch(links, (pool[cursor] & 0xFFFFFFFF) >> 1, _LINE_LINKS)
+    if scored <= _SEEN_MAX:
+        for number in range(scored):
+            met[seen[number] >> 6] = np.uint64(0)
+    else:
+        met[:] = np.uint64(0)
+    return size, scored, hops
+
+
+@kernel
+def search_graph(
+    table: AnyArray,
+    norms: AnyArray,
+    sketches: AnyArray,
+    fields: AnyArray,
+    links: AnyArray,
+    upper_rows: AnyArray,
+    upper_table: AnyArray,
+    upper_norms: AnyArray,
+    upper_links: AnyArray,
+    level_starts: AnyArray,
+    values: AnyArray,
+    ratios: AnyArray,
+    ef: int,
+    allowed: AnyArray,
+    filtered: bool,
+    slots: AnyArray,
+) -> tuple[int, int]:
+    """Write the best rows found for each query into ``slots`` (nq, count); returns distances computed and hops."""
+    nq, width = slots.shape
+    room = max(links.shape[1], upper_links.shape[1]) + 4
+    pool = np.empty(ef, np.int64)
+    ids = np.empty(room, np.int32)
+    out = np.empty(room, np.int32)
+    seen = np.empty(_SEEN_MAX, np.int32)
+    met = np.zeros((table.shape[0] + 63) // 64, np.uint64)
+    total = 0
+    hops = 0
+    for number in range(nq):
+        query = values[number]
+        terms = (bias_of(query), ratios[number], length_of(query))
+        place, scored = descend(upper_table, upper_norms, upper_links, level_starts, query, terms, ids, out)
+        size, more, steps = beam(
+            table, norms, sketches, fields, links, upper_rows[place], upper_rows[0],
+            query, terms, pool, ids, out, met, seen,
+        )  # fmt: skip
+        total += scored + more
+        hops += steps
+        count = 0
+        for at in range(size):
+            row = (pool[at] & 0xFFFFFFFF) >> 1
+            if filtered and not (allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1):
+                continue
+            if count == width:
+                break
+            slots[number, count] = row
+            count += 1
+        for at in range(count, width):
+            slots[number, at] = -1
+    return total, hops

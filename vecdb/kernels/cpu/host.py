@@ -1,0 +1,269 @@
+"""The CPU's side of ``Kernels``: checks shapes, hands read-only views to compiled kernels, wraps what they return.
+
+Every array reaches a kernel as a read-only view unless the kernel writes it, because Numba compiles a kernel once more
+for every mixture of read-only and writable arguments.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.cpu import graph as graph_kernels
+from vecdb.kernels.cpu import links as link_kernels
+from vecdb.kernels.cpu import quantise as code_kernels
+from vecdb.kernels.cpu import scan as scan_kernels
+from vecdb.kernels.cpu.target import TARGET
+from vecdb.kernels.protocol import (
+    BuildSpace,
+    Candidates,
+    Codes,
+    Graph,
+    Layer,
+    Progress,
+    Prune,
+    QueryCodes,
+    UpperLayers,
+    WarmedKernel,
+    sketch_bytes,
+    stride_bytes,
+)
+from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
+
+_METRICS = {Metric.L2: scan_kernels.L2, Metric.DOT: scan_kernels.DOT, Metric.COSINE: scan_kernels.COSINE}
+_NO_WORDS = np.zeros(0, np.uint64)
+_NO_WORDS.flags.writeable = False
+
+
+def _view(array: Any, dtype: Any) -> AnyArray:
+    """A read-only view in C order; a copy only where the array is of another type or order."""
+    view = np.ascontiguousarray(array, dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+class CpuKernels:
+    """Kernels compiled for this CPU by Numba, on first use or by ``warm_up``. Safe to share between threads."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The instruction set, as in "cpu/avx512vnni"."""
+        return f"cpu/{TARGET.name}"
+
+    def scan_topk(
+        self, vectors: F32Array, queries: F32Array, metric: Metric, k: int, allowed: U64Array | None = None
+    ) -> TopK:
+        """As ``Kernels.scan_topk``."""
+        vectors, queries = _view(vectors, np.float32), _view(queries, np.float32)
+        _same_dimension(vectors, queries)
+        result = _unfilled(queries.shape[0], k)
+        words = _words(allowed, vectors.shape[0])
+        scan_kernels.scan_topk(
+            vectors, queries, _METRICS[metric], words, allowed is not None, result.slots, result.distances
+        )
+        return result
+
+    def rerank(self, vectors: F32Array, queries: F32Array, candidates: I32Array, metric: Metric, k: int) -> TopK:
+        """As ``Kernels.rerank``."""
+        vectors, queries = _view(vectors, np.float32), _view(queries, np.float32)
+        _same_dimension(vectors, queries)
+        assert candidates.shape[0] == queries.shape[0], (candidates.shape, queries.shape)
+        result = _unfilled(queries.shape[0], k)
+        scan_kernels.rerank(
+            vectors, queries, _view(candidates, np.int32), _METRICS[metric], result.slots, result.distances
+        )
+        return result
+
+    def encode(self, vectors: F32Array, centre: F32Array, step: float) -> Codes:
+        """As ``Kernels.encode``."""
+        vectors = _view(vectors, np.float32)
+        table = np.empty((vectors.shape[0], stride_bytes(vectors.shape[1])), np.uint8)
+        norms = np.empty(vectors.shape[0], np.int32)
+        code_kernels.encode(vectors, _view(centre, np.float32), np.float32(step), table, norms)
+        return Codes(table, norms)
+
+    def quantise(self, queries: F32Array, centre: F32Array, step: float, metric: Metric) -> QueryCodes:
+        """As ``Kernels.quantise``."""
+        queries = _view(queries, np.float32)
+        values = np.empty((queries.shape[0], stride_bytes(queries.shape[1])), np.int8)
+        ratios = np.empty(queries.shape[0], np.int64)
+        code_kernels.quantise(queries, _view(centre, np.float32), np.float32(step), metric is Metric.L2, values, ratios)
+        return QueryCodes(values, ratios)
+
+    def sketch(self, codes: Codes, dim: int) -> U8Array:
+        """As ``Kernels.sketch``."""
+        table = _view(codes.table, np.uint8)
+        sketches = np.empty((table.shape[0], sketch_bytes(table.shape[1])), np.uint8)
+        code_kernels.sketch(table, dim, sketches, sketches.view(np.int32))
+        return sketches
+
+    def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``Kernels.scan_codes``."""
+        assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
+        slots = np.empty((queries.values.shape[0], count), np.int32)
+        scored = code_kernels.scan_codes(
+            _view(codes.table, np.uint8),
+            _view(codes.norms, np.int32),
+            _view(queries.values, np.int8),
+            _view(queries.ratios, np.int64),
+            _words(allowed, codes.table.shape[0]),
+            allowed is not None,
+            slots,
+        )
+        return Candidates(slots, int(scored), 0)
+
+    def search_graph(
+        self, codes: Codes, graph: Graph, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None
+    ) -> Candidates:
+        """As ``Kernels.search_graph``."""
+        nq = queries.values.shape[0]
+        if codes.table.shape[0] == 0:
+            return Candidates(np.full((nq, count), -1, np.int32), 0, 0)
+        assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
+        slots = np.empty((nq, count), np.int32)
+        upper = graph.upper
+        scored, hops = graph_kernels.search_graph(
+            _view(codes.table, np.uint8),
+            _view(codes.norms, np.int32),
+            *_sketches(graph.sketches),
+            _view(graph.links, np.int32),
+            _view(upper.rows, np.int32),
+            _view(upper.table, np.uint8),
+            _view(upper.norms, np.int32),
+            _view(upper.links, np.int32),
+            _view(upper.level_starts, np.int64),
+            _view(queries.values, np.int8),
+            _view(queries.ratios, np.int64),
+            ef,
+            _words(allowed, codes.table.shape[0]),
+            allowed is not None,
+            slots,
+        )
+        return Candidates(slots, int(scored), int(hops))
+
+    def propose_links(
+        self, layer: Layer, upper: UpperLayers, bottom: bool, nodes: I32Array, ef: int, prune: Prune
+    ) -> I32Array:
+        """As ``Kernels.propose_links``."""
+        proposals = np.empty((nodes.shape[0], prune.degree_max), np.int32)
+        link_kernels.propose_links(
+            *_space(layer.space),
+            *_sketches(layer.space.sketches),
+            _view(layer.links, np.int32),
+            _view(upper.rows, np.int32),
+            _view(upper.table, np.uint8),
+            _view(upper.norms, np.int32),
+            _view(upper.links, np.int32),
+            _view(upper.level_starts, np.int64),
+            bottom,
+            _view(nodes, np.int32),
+            ef,
+            prune.alpha,
+            proposals,
+        )
+        return proposals
+
+    def accept_links(
+        self, layer: Layer, targets: I32Array, starts: I64Array, sources: I32Array, limit: int, prune: Prune
+    ) -> None:
+        """As ``Kernels.accept_links``."""
+        assert prune.degree_max <= limit <= layer.links.shape[1], (prune.degree_max, limit, layer.links.shape)
+        link_kernels.accept_links(
+            *_space(layer.space),
+            layer.links,
+            layer.degrees,
+            _view(targets, np.int32),
+            _view(starts, np.int64),
+            _view(sources, np.int32),
+            limit,
+            prune.degree_max,
+            prune.alpha,
+        )
+
+    def connect(self, layer: Layer, degree_max: int, walk: I32Array, state: I64Array, budget: int) -> bool:
+        """As ``Kernels.connect``."""
+        return bool(link_kernels.connect(layer.links, layer.degrees, degree_max, walk, state, budget))
+
+    def warm_up(self, progress: Progress | None = None) -> tuple[WarmedKernel, ...]:
+        """As ``Kernels.warm_up``: runs every kernel once on four rows."""
+        warmed = []
+        for name, dispatcher, run in self._rehearsal():
+            hits = sum(dispatcher.stats.cache_hits.values())
+            start = time.perf_counter()
+            run()
+            seconds = time.perf_counter() - start
+            cached = sum(dispatcher.stats.cache_hits.values()) > hits or seconds < 0.05
+            warmed.append(WarmedKernel(name, seconds, cached))
+            if progress is not None:
+                progress(name, seconds)
+        return tuple(warmed)
+
+    def _rehearsal(self) -> tuple[tuple[str, Any, Callable[[], Any]], ...]:
+        """Name, dispatcher and a smallest call of every kernel."""
+        vectors = np.eye(4, dtype=np.float32)
+        centre = np.zeros(4, np.float32)
+        table = np.full((4, stride_bytes(4)), 128, np.uint8)
+        norms = np.zeros(4, np.int32)
+        codes = Codes(table, norms)
+        queries = QueryCodes(np.zeros((1, table.shape[1]), np.int8), np.zeros(1, np.int64))
+        links = np.full((4, 2), -1, np.int32)
+        ids = np.arange(4, dtype=np.int32)
+        upper = UpperLayers(ids[:1], table[:1], norms[:1], links[:1], np.array([0, 1]))
+        layer = Layer(BuildSpace(table, norms, table[:0]), links, np.zeros(4, np.int32))
+        prune = Prune(2, 64)
+        walk = np.zeros((3, 4), np.int32)
+        sketches = np.zeros((4, sketch_bytes(table.shape[1])), np.uint8)
+        graph = Graph(links, sketches, upper)
+        return (
+            ("scan_topk", scan_kernels.scan_topk, lambda: self.scan_topk(vectors, vectors, Metric.L2, 1)),
+            ("rerank", scan_kernels.rerank, lambda: self.rerank(vectors, vectors, ids[:, None], Metric.L2, 1)),
+            ("encode", code_kernels.encode, lambda: self.encode(vectors, centre, 1.0)),
+            ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
+            ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
+            ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
+            ("search_graph", graph_kernels.search_graph, lambda: self.search_graph(codes, graph, queries, 2, 1)),
+            (
+                "propose_links",
+                link_kernels.propose_links,
+                lambda: self.propose_links(layer, upper, True, ids, 2, prune),
+            ),
+            (
+                "accept_links",
+                link_kernels.accept_links,
+                lambda: self.accept_links(layer, ids[:1], np.array([0, 1]), ids[1:2], 2, prune),
+            ),
+            ("connect", link_kernels.connect, lambda: self.connect(layer, 2, walk, np.array([0, 4, 0, 0, 0]), 1)),
+        )
+
+
+def _same_dimension(vectors: AnyArray, queries: AnyArray) -> None:
+    assert vectors.ndim == queries.ndim == 2, (vectors.shape, queries.shape)
+    assert vectors.shape[1] == queries.shape[1], (vectors.shape, queries.shape)
+
+
+def _unfilled(nq: int, k: int) -> TopK:
+    """A result for a kernel to write into."""
+    return TopK(np.empty((nq, k), np.int32), np.empty((nq, k), np.float32))
+
+
+def _words(allowed: U64Array | None, n: int) -> AnyArray:
+    """The bit set as a kernel takes it."""
+    if allowed is None:
+        return _NO_WORDS
+    assert allowed.shape == ((n + 63) // 64,), (allowed.shape, n)
+    return _view(allowed, np.uint64)
+
+
+def _space(space: BuildSpace) -> tuple[AnyArray, AnyArray]:
+    return _view(space.table, np.uint8), _view(space.halves, np.int32)
+
+
+def _sketches(sketches: U8Array) -> tuple[AnyArray, AnyArray]:
+    """Sketches as bytes, and as int32 for the fields at the end of each line."""
+    view = _view(sketches, np.uint8)
+    return view, view.view(np.int32)

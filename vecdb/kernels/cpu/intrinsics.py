@@ -1,0 +1,256 @@
+"""Instructions that Numba has no words for: dot products of code rows, float32 tiles, prefetch, bit casts.
+
+Written as LLVM with the dimension known at run time. A code row's dot product is the same integer from every variant.
+A float32 product adds in one fixed order (16 lanes, a fixed tree, then the rest), whatever the number of rows and
+queries in a tile, so that one pair of vectors has one distance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from vecdb.kernels.cpu.cache import part
+from vecdb.kernels.cpu.target import TARGET
+
+_I8 = ir.IntType(8)
+_I32 = ir.IntType(32)
+_I64 = ir.IntType(64)
+_F32 = ir.FloatType()
+_LANES = 16
+
+
+def _array(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    return context.make_array(kind)(context, builder, value)
+
+
+def _row_starts(builder: Any, ids: Any, at: Any, rows: int, width: Any, base: Any) -> list[Any]:
+    """Pointers to the rows ``ids[at]`` ... of a table of ``width`` elements a row."""
+    starts = []
+    for number in range(rows):
+        index = builder.load(builder.gep(ids, [builder.add(at, _I64(number))]))
+        starts.append(builder.gep(base, [builder.mul(builder.sext(index, _I64), width)]))
+    return starts
+
+
+def _codes_by_vnni(rows: int, width: int) -> Any:
+    """``out[at + r] = dot(table[ids[at + r]], query)`` for ``rows`` rows by ``vpdpbusd`` of ``width`` bytes."""
+    lanes = width // 4
+    vector = ir.VectorType(_I32, lanes)
+
+    @intrinsic
+    def dot_codes(typing: Any, table: Any, ids: Any, at: Any, query: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            arrays = [_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4)]
+            base, index, q, result = (array.data for array in arrays)
+            stride = arrays[2].nitems
+            # The form with i32 vectors is understood by every LLVM since 9; newer ones upgrade it to bytes.
+            step = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.x86.avx512.vpdpbusd.{width * 8}"
+            )
+            total = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I32, [vector]), f"llvm.vector.reduce.add.v{lanes}i32"
+            )
+            starts = _row_starts(builder, index, args[2], rows, stride, base)
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
+            for slot in sums:
+                builder.store(ir.Constant(vector, None), slot)
+            with cgutils.for_range(builder, builder.udiv(stride, _I64(width))) as loop:
+                offset = builder.mul(loop.index, _I64(width))
+                part_q = builder.load(builder.bitcast(builder.gep(q, [offset]), vector.as_pointer()), align=1)
+                for start, slot in zip(starts, sums, strict=True):
+                    codes = builder.load(builder.bitcast(builder.gep(start, [offset]), vector.as_pointer()), align=1)
+                    builder.store(builder.call(step, [builder.load(slot), codes, part_q]), slot)
+            for number, slot in enumerate(sums):
+                value = builder.call(total, [builder.load(slot)])
+                builder.store(value, builder.gep(result, [builder.add(args[2], _I64(number))]))
+            return context.get_dummy_value()
+
+        return types.void(table, ids, types.int64, query, out), generate
+
+    return dot_codes
+
+
+def _signs_by_vnni(rows: int, width: int) -> Any:
+    """``out[at + r]`` = sum of ``query`` where the bits of ``sketches[ids[at + r]]`` are set, ``width`` bits a step."""
+    lanes = width // 4
+    vector = ir.VectorType(_I32, lanes)
+    octets = ir.VectorType(_I8, width)
+    bits = ir.VectorType(ir.IntType(1), width)
+    word = ir.IntType(width)
+
+    @intrinsic
+    def sum_signs(typing: Any, sketches: Any, ids: Any, at: Any, query: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            arrays = [_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4)]
+            base, index, q, result = (array.data for array in arrays)
+            step = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.x86.avx512.vpdpbusd.{width * 8}"
+            )
+            total = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I32, [vector]), f"llvm.vector.reduce.add.v{lanes}i32"
+            )
+            stride = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
+            starts = _row_starts(builder, index, args[2], rows, stride, base)
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
+            for slot in sums:
+                builder.store(ir.Constant(vector, None), slot)
+            ones = ir.Constant(vector, [0x0101_0101] * lanes)
+            none = ir.Constant(octets, None)
+            with cgutils.for_range(builder, builder.udiv(arrays[2].nitems, _I64(width))) as loop:
+                offset = builder.mul(loop.index, _I64(width))
+                part_q = builder.load(builder.bitcast(builder.gep(q, [offset]), octets.as_pointer()), align=1)
+                for start, slot in zip(starts, sums, strict=True):
+                    place = builder.gep(start, [builder.mul(loop.index, _I64(width // 8))])
+                    mask = builder.bitcast(builder.load(builder.bitcast(place, word.as_pointer()), align=1), bits)
+                    picked = builder.bitcast(builder.select(mask, part_q, none), vector)
+                    builder.store(builder.call(step, [builder.load(slot), ones, picked]), slot)
+            for number, slot in enumerate(sums):
+                value = builder.call(total, [builder.load(slot)])
+                builder.store(value, builder.gep(result, [builder.add(args[2], _I64(number))]))
+            return context.get_dummy_value()
+
+        return types.void(sketches, ids, types.int64, query, out), generate
+
+    return sum_signs
+
+
+@part
+def _portable_signs_4(sketches: Any, ids: Any, at: int, query: Any, out: Any) -> None:
+    for number in range(at, at + 4):
+        row = sketches[ids[number]]
+        total = np.int32(0)
+        for octet in range(query.shape[0] >> 3):
+            word = np.int32(row[octet])
+            for bit in range(8):
+                total += np.int32(query[(octet << 3) + bit]) & -((word >> np.int32(bit)) & np.int32(1))
+        out[number] = total
+
+
+@part
+def _portable_codes_4(table: Any, ids: Any, at: int, query: Any, out: Any) -> None:
+    for number in range(at, at + 4):
+        row = table[ids[number]]
+        total = np.int32(0)
+        for j in range(query.shape[0]):
+            total += np.int32(row[j]) * np.int32(query[j])
+        out[number] = total
+
+
+if TARGET.vnni_bytes:
+    dot_codes_4 = _codes_by_vnni(4, TARGET.vnni_bytes)
+    sum_signs_4 = _signs_by_vnni(4, TARGET.vnni_bytes)
+else:
+    dot_codes_4 = _portable_codes_4
+    sum_signs_4 = _portable_signs_4
+
+
+def _tree_sum(builder: Any, value: Any) -> Any:
+    """Sum of the lanes of a float32 vector, halves onto halves."""
+    lanes = _LANES
+    while lanes > 1:
+        lanes //= 2
+        halves = [
+            builder.shuffle_vector(
+                value, value, ir.Constant(ir.VectorType(_I32, lanes), [_I32(n + at) for n in range(lanes)])
+            )
+            for at in (0, lanes)
+        ]
+        value = builder.fadd(halves[0], halves[1])
+    return builder.extract_element(value, _I32(0))
+
+
+def _float_tile(queries: int, squared_difference: bool) -> Any:
+    """Four rows times ``queries`` queries: ``out[r * queries + q]`` is their dot product or squared difference."""
+    rows = 4
+    vector = ir.VectorType(_F32, _LANES)
+
+    def accumulate(builder: Any, kind: Any, suffix: str, total: Any, x: Any, q: Any) -> Any:
+        if squared_difference:
+            x = q = builder.fsub(x, q)
+        if not TARGET.fused:
+            return builder.fadd(total, builder.fmul(x, q))
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.{suffix}")
+        return builder.call(fma, [x, q, total])
+
+    @intrinsic
+    def tile(typing: Any, vectors: Any, ids: Any, at: Any, questions: Any, first: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            table, index, asked, result = (_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 5))
+            dim = cgutils.unpack_tuple(builder, asked.shape)[1]
+            xs = _row_starts(builder, index.data, args[2], rows, dim, table.data)
+            qs = [builder.gep(asked.data, [builder.mul(builder.add(args[4], _I64(n)), dim)]) for n in range(queries)]
+            sums = [[cgutils.alloca_once(builder, vector) for _ in qs] for _ in xs]
+            rests = [[cgutils.alloca_once(builder, _F32) for _ in qs] for _ in xs]
+
+            def block(totals: Any, kind: Any, suffix: str, offset: Any) -> None:
+                loaded = [
+                    builder.load(builder.bitcast(builder.gep(q, [offset]), kind.as_pointer()), align=4) for q in qs
+                ]
+                for x, line in zip(xs, totals, strict=True):
+                    value = builder.load(builder.bitcast(builder.gep(x, [offset]), kind.as_pointer()), align=4)
+                    for q, slot in zip(loaded, line, strict=True):
+                        builder.store(accumulate(builder, kind, suffix, builder.load(slot), value, q), slot)
+
+            for totals, kind in ((sums, vector), (rests, _F32)):
+                for line in totals:
+                    for slot in line:
+                        builder.store(ir.Constant(kind, None) if kind is vector else _F32(0.0), slot)
+            blocks = builder.udiv(dim, _I64(_LANES))
+            with cgutils.for_range(builder, blocks) as loop:
+                block(sums, vector, "v16f32", builder.mul(loop.index, _I64(_LANES)))
+            whole = builder.mul(blocks, _I64(_LANES))
+            with cgutils.for_range(builder, builder.sub(dim, whole)) as loop:
+                block(rests, _F32, "f32", builder.add(whole, loop.index))
+            for r, (line, ends) in enumerate(zip(sums, rests, strict=True)):
+                for q, (slot, rest) in enumerate(zip(line, ends, strict=True)):
+                    value = builder.fadd(_tree_sum(builder, builder.load(slot)), builder.load(rest))
+                    builder.store(value, builder.gep(result.data, [_I64(r * queries + q)]))
+            return context.get_dummy_value()
+
+        return types.void(vectors, ids, types.int64, questions, types.int64, out), generate
+
+    return tile
+
+
+dot_tile_1 = _float_tile(1, squared_difference=False)
+l2_tile_1 = _float_tile(1, squared_difference=True)
+dot_tile_many = _float_tile(TARGET.query_tile, squared_difference=False)
+l2_tile_many = _float_tile(TARGET.query_tile, squared_difference=True)
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, at: Any) -> Any:
+    """Ask for the cache line of ``array.ravel()[at]``, C order; any ``at`` is safe."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = _array(context, builder, signature.args[0], args[0]).data
+        bytes_pointer = _I8.as_pointer()
+        fetch = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [bytes_pointer, _I32, _I32, _I32]), "llvm.prefetch.p0"
+        )
+        address = builder.bitcast(builder.gep(data, [args[1]]), bytes_pointer)
+        builder.call(fetch, [address, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+def _bit_cast(source: Any, target: Any, kind: Any) -> Any:
+    @intrinsic
+    def cast(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], kind)
+
+        return target(source), generate
+
+    return cast
+
+
+bits_of = _bit_cast(types.float32, types.int32, _I32)
+float_of = _bit_cast(types.int32, types.float32, _F32)

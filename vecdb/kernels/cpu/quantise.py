@@ -1,0 +1,163 @@
+"""Byte codes: encoding rows and queries, and the exact scan of a code table by integer distance.
+
+The same arithmetic as ``vecdb.kernels.reference``, operation by operation in float32, so that codes are the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.cpu.cache import kernel, part
+from vecdb.kernels.cpu.intrinsics import dot_codes_4
+from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
+from vecdb.kernels.protocol import RATIO_BITS, UNIT_MIN
+from vecdb.types import AnyArray
+
+_BLOCK_ROWS = 64
+_LARGEST = np.float32(np.finfo(np.float32).max)
+_SMALLEST = np.float32(UNIT_MIN)
+
+
+@kernel
+def encode(vectors: AnyArray, centre: AnyArray, step: np.float32, table: AnyArray, norms: AnyArray) -> None:
+    """Write the code of every row into ``table`` (n, stride) and its squared norm into ``norms`` (n,)."""
+    dim = vectors.shape[1]
+    scale = np.float32(1) / step
+    for row in range(vectors.shape[0]):
+        source = vectors[row]
+        target = table[row]
+        norm = np.int32(0)
+        for j in range(dim):
+            code = np.rint(np.float32(np.float32(source[j] - centre[j]) * scale))
+            level = np.int32(min(max(code, np.float32(-127)), np.float32(127)))
+            norm += level * level
+            target[j] = np.uint8(level + 128)
+        for j in range(dim, target.shape[0]):
+            target[j] = np.uint8(128)
+        norms[row] = norm
+
+
+@kernel
+def quantise(
+    queries: AnyArray, centre: AnyArray, step: np.float32, weighted: bool, values: AnyArray, ratios: AnyArray
+) -> None:
+    """Write each query's code into ``values`` (nq, stride) and the weight of row norms into ``ratios`` (nq,)."""
+    dim = queries.shape[1]
+    for query in range(queries.shape[0]):
+        source = queries[query]
+        target = values[query]
+        largest = np.float32(0)
+        for j in range(dim):
+            y = np.float32(source[j] - centre[j]) if weighted else source[j]
+            largest = max(largest, abs(y))
+        unit = np.float32(min(largest, _LARGEST) / np.float32(127))
+        if weighted:
+            unit = max(unit, step)
+            ratios[query] = np.int64(np.rint(np.float64(step) / (2.0 * np.float64(unit)) * (1 << RATIO_BITS)))
+        else:
+            unit = unit if unit > _SMALLEST else np.float32(1)
+            ratios[query] = 0
+        scale = np.float32(1) / unit
+        for j in range(dim):
+            y = np.float32(source[j] - centre[j]) if weighted else source[j]
+            code = np.rint(np.float32(y * scale))
+            target[j] = np.int8(min(max(code, np.float32(-127)), np.float32(127)))
+        for j in range(dim, target.shape[0]):
+            target[j] = np.int8(0)
+
+
+@kernel
+def sketch(table: AnyArray, dim: int, sketches: AnyArray, fields: AnyArray) -> None:
+    """Write the sign bits of every row into ``sketches``, and its factor and error into the int32 view ``fields``."""
+    stride = table.shape[1]
+    last = fields.shape[1]
+    for row in range(table.shape[0]):
+        codes = table[row]
+        bits = sketches[row]
+        norm = np.int64(0)
+        size = np.int64(0)
+        for j in range(stride):
+            level = np.int64(codes[j]) - 128
+            norm += level * level
+            size += abs(level)
+        for octet in range(stride >> 3):
+            word = np.uint8(0)
+            for bit in range(8):
+                word |= (codes[(octet << 3) + bit] >> np.uint8(7)) << np.uint8(bit)
+            bits[octet] = word
+        for octet in range(stride >> 3, bits.shape[0]):
+            bits[octet] = 0
+        factor = (norm << 8) // max(size, np.int64(1))
+        square = (factor * factor - (norm << 16) // dim) >> 8
+        fields[row, last - 2] = factor
+        fields[row, last - 1] = np.int64(np.sqrt(np.float64(max(square, np.int64(0)))))
+
+
+@part
+def bias_of(query: AnyArray) -> Any:
+    """What ``dot(code, query)`` exceeds ``dot(code - 128, query)`` by."""
+    total = np.int64(0)
+    for j in range(query.shape[0]):
+        total += query[j]
+    return total * 128
+
+
+@part
+def length_of(query: AnyArray) -> Any:
+    """Euclidean length of a query's code, rounded down."""
+    total = np.int64(0)
+    for j in range(query.shape[0]):
+        total += np.int64(query[j]) * np.int64(query[j])
+    return np.int64(np.sqrt(np.float64(total)))
+
+
+@kernel
+def scan_codes(
+    table: AnyArray,
+    norms: AnyArray,
+    values: AnyArray,
+    ratios: AnyArray,
+    allowed: AnyArray,
+    filtered: bool,
+    slots: AnyArray,
+) -> int:
+    """Write the rows nearest by integer distance into ``slots`` (nq, count); returns the number of rows scored."""
+    n = table.shape[0]
+    nq, width = slots.shape
+    heaps = np.full((nq, width), EMPTY, np.int64)
+    ids = np.empty(_BLOCK_ROWS, np.int32)
+    dots = np.empty(_BLOCK_ROWS, np.int32)
+    biases = np.empty(nq, np.int64)
+    for query in range(nq):
+        biases[query] = bias_of(values[query])
+    cursor = 0
+    scored = 0
+    while True:
+        count, cursor = allowed_rows(allowed, filtered, n, cursor, ids)
+        if count == 0:
+            break
+        scored += count * nq
+        for spare in range(count, min((count + 3) & ~3, _BLOCK_ROWS)):
+            ids[spare] = ids[count - 1]
+        for query in range(nq):
+            line = values[query]
+            for at in range(0, count, 4):
+                dot_codes_4(table, ids, at, line, dots)
+            heap = heaps[query]
+            ratio = ratios[query]
+            bias = biases[query]
+            for number in range(count):
+                distance = bias - np.int64(dots[number])
+                if ratio:
+                    distance += (np.int64(norms[ids[number]]) * ratio) >> RATIO_BITS
+                key = (distance << 32) | np.int64(ids[number])
+                if key < heap[0]:
+                    sink(heap, width, key)
+    for query in range(nq):
+        heap = heaps[query]
+        sort_heap(heap)
+        for number in range(width):
+            slots[query, number] = -1 if heap[number] == EMPTY else row_of(heap[number])
+    return scored
