@@ -203,7 +203,7 @@ def test_a_wait_for_a_write_that_never_comes_ends(open_database, vectors, monkey
 
 def test_huge_and_tiny_vectors_keep_their_direction(open_database):
     collection = open_database().create_collection("c", 2)
-    rows = np.array([[1e17, 0], [0, 1e-30], [1e-38, 1e-38]], np.float32)
+    rows = np.array([[1e17, 0], [0, 1e-30], [3e-45, 3e-45]], np.float32)
     collection.upsert([1, 2, 3], rows)
     assert collection.search([1, 0], k=1).ids == [1]
     assert collection.search([0, 1], k=1).ids == [2]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.engine.conftest import DIM, SMALL
+from vecdb.engine.check import CheckReport, check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
-from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, InvalidArgument, NotFound
+from vecdb.errors import AlreadyExists, Cancelled, Corruption, FailedPrecondition, InvalidArgument, NotFound
 from vecdb.schema import CollectionSchema, IndexKind, IndexSpec, VectorField
+from vecdb.storage.io import FileSystem
 from vecdb.types import Metric
 
 
@@ -130,6 +138,113 @@ def test_a_damaged_marker_is_corruption(open_database, tmp_path: Path):
         open_database()
 
 
+def test_a_lost_marker_never_costs_a_collection(open_database, tmp_path: Path, vectors):
+    with open_database() as database:
+        database.create_collection("c", DIM).upsert([1], vectors[:1])
+    shutil.rmtree(tmp_path / "db" / "catalogue")
+    (tmp_path / "db" / "VECDB").unlink()
+    before = sorted(tmp_path.rglob("*.log"))
+    with pytest.raises(Corruption, match="VECDB"):
+        open_database()
+    assert sorted(tmp_path.rglob("*.log")) == before != []
+
+
+def test_a_relative_path_outlives_a_change_of_the_working_directory(
+    open_database, tmp_path: Path, vectors, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    database = open_database(path=Path("db"))
+    collection = database.create_collection("c", DIM)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for start in range(0, 300, 50):
+        collection.upsert(range(start, start + 50), vectors[start : start + 50])
+    collection.flush()
+    assert collection.count() == 300
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_dropping_ends_the_calls_that_wait(open_database, vectors):
+    database = open_database()
+    collection = database.create_collection("c", DIM)
+    collection.upsert([1], vectors[:1])
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(collection.search, vectors[0], read_after_seq=99)
+        time.sleep(0.1)
+        database.drop_collection("c")
+        with pytest.raises(Cancelled):
+            waiting.result(timeout=10)
+    database.close()
+
+
+def test_a_collection_can_be_dropped_on_a_full_disk(open_database, tmp_path: Path, vectors):
+    file_system = FullAtMirrors()
+    database = open_database(file_system=file_system)
+    database.create_collection("c", DIM).upsert(range(50), vectors[:50])
+    file_system.full = True
+    database.drop_collection("c")
+    assert list((tmp_path / "db" / "collections").iterdir()) == []
+    file_system.full = False
+    database.create_collection("c", DIM)
+    database.close()
+    assert list(open_database().collections()) == ["c"]
+
+
+class FullAtMirrors(FileSystem):
+    """No file that is written under a temporary name can be completed while the disk is full."""
+
+    full = False
+
+    def rename(self, source: Path, target: Path) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().rename(source, target)
+
+
+def test_one_damaged_segment_leaves_the_others_readable(open_database, tmp_path: Path, vectors):
+    with open_database() as database:
+        collection = database.create_collection("c", DIM)
+        collection.upsert(range(30), vectors[:30])
+        collection.flush()
+        collection.upsert(range(100, 130), vectors[30:60])
+        collection.flush()
+    damaged = next(tmp_path.rglob("0000000001.vectors.*"))
+    damaged.chmod(0o600)
+    data = bytearray(damaged.read_bytes())
+    data[-10] ^= 1
+    damaged.write_bytes(data)
+    database = open_database(replace(SMALL, graph_rows_min=10))
+    collection = database.collection("c")
+    assert collection.count() == 60
+    assert [point.id for point in collection.get([5, 105])] == [5, 105]
+    np.testing.assert_allclose(collection.get([105], with_vectors=True)[0].vector, vectors[35], rtol=3e-7)
+    with pytest.raises(Corruption, match=r"0000000001\.vectors"):
+        collection.search(vectors[0])
+    report = check_after_closing(database, tmp_path / "db")
+    assert any("0000000001.vectors" in problem.file for problem in report.problems)
+
+
+def check_after_closing(database: EmbeddedDatabase, path: Path) -> CheckReport:
+    database.close()
+    return check_database(path)
+
+
+def test_a_whole_database_has_no_problems(open_database, tmp_path: Path, vectors):
+    database = open_database()
+    collection = database.create_collection("c", DIM)
+    collection.upsert(range(100), vectors[:100], request_id="a")
+    collection.wait_indexed()
+    collection.upsert(range(50), vectors[100:150])
+    collection.delete([60, 61], request_id="b")
+    collection.flush()
+    collection.upsert([7], vectors[:1])
+    report = check_after_closing(database, tmp_path / "db")
+    assert report.problems == ()
+    assert report.collections == 1
+    assert report.points == 98
+    assert report.files > 10
+
+
 def _open_and_report(path: str, queue: multiprocessing.Queue) -> None:
     try:
         EmbeddedDatabase.open(path, options=SMALL).close()
@@ -171,8 +286,6 @@ def test_a_closed_database_refuses_every_call(open_database, vectors):
 
 
 def test_more_collections_than_may_be_open_work_all_the_same(open_database, vectors):
-    from dataclasses import replace
-
     options = replace(SMALL, open_collections_max=3)
     with open_database(options) as database:
         handles = [database.create_collection(f"c{number}", DIM) for number in range(10)]

@@ -15,6 +15,7 @@ import pytest
 from tests.engine.conftest import DIM, SMALL
 from tests.storage.faults import CountingFileSystem, FailingFileSystem
 from vecdb.errors import InvalidArgument, ResourceExhausted, Unavailable
+from vecdb.index.hnsw import HnswBuilder
 from vecdb.storage.io import FileSystem
 
 ROOMY = replace(SMALL, memtable_size_bytes=2**24)
@@ -182,12 +183,37 @@ def test_a_mistake_in_one_write_fails_only_that_write(open_database, vectors):
     assert sorted(point.id for point in collection.scroll()) == list(range(0, 40, 2))
 
 
-def test_writes_are_slowed_while_index_building_lags(open_database, vectors):
+def test_writes_are_slowed_while_index_building_lags_and_only_then(open_database, vectors, monkeypatch):
     options = replace(SMALL, unindexed_rows_max=50, slow_down_s_max=0.05)
-    collection = open_database(options).create_collection("c", DIM)
-    slowed = 0.0
+    database = open_database(options)
+    lagging = threading.Event()
+    build = HnswBuilder.run
+
+    def wait_and_build(self, cancelled=None) -> bool:
+        lagging.wait(10)
+        return build(self, cancelled)
+
+    monkeypatch.setattr(HnswBuilder, "run", wait_and_build)
+    flat = database.create_collection("flat", DIM, index="flat")
     for start in range(0, 200, 20):
-        slowed += collection.upsert(range(start, start + 20), vectors[start : start + 20]).slowed_s
-    assert slowed > 0
-    assert collection.stats().events["writes_slowed"] >= 1
-    assert collection.count() == 200
+        assert flat.upsert(range(start, start + 20), vectors[start : start + 20]).slowed_s == 0
+    collection = database.create_collection("c", DIM)
+    collection.upsert(range(60), vectors[:60])
+    assert collection.upsert([60], vectors[60:61]).slowed_s == 0
+    collection.flush()
+    assert collection.upsert([61], vectors[61:62]).slowed_s >= 0.05
+    assert collection.stats().events["writes_slowed"] == 1
+    lagging.set()
+    collection.wait_indexed()
+    assert collection.upsert([62], vectors[62:63]).slowed_s == 0
+    assert collection.count() == 63
+
+
+def test_a_retry_of_a_request_that_changed_nothing_changes_nothing(open_database, vectors):
+    collection = open_database().create_collection("c", DIM)
+    assert collection.delete([1], request_id="r").deleted == 0
+    collection.upsert([1], vectors[:1])
+    assert collection.delete([1], request_id="r").deleted == 0
+    assert collection.count() == 1
+    with pytest.raises(InvalidArgument, match="request_id"):
+        collection.delete([2], request_id="r")

@@ -5,8 +5,10 @@ Kept for 10 minutes or 100,000 requests a collection, whichever is less; on disk
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from vecdb.engine.log_record import AppliedRequest
 from vecdb.errors import InvalidArgument
@@ -20,6 +22,7 @@ class AppliedRequests:
 
     def __init__(self) -> None:
         self._by_id: OrderedDict[str, AppliedRequest] = OrderedDict()
+        self._replaced: list[AppliedRequest] = []
         self._lock = threading.Lock()
 
     def find(self, request_id: str, digest: int, now_us: int) -> AppliedRequest | None:
@@ -40,19 +43,29 @@ class AppliedRequests:
     def add(self, request: AppliedRequest) -> None:
         """Remember an applied request."""
         with self._lock:
+            replaced = self._by_id.pop(request.request_id, None)
+            if replaced is not None:
+                self._replaced.append(replaced)
             self._by_id[request.request_id] = request
-            self._by_id.move_to_end(request.request_id)
 
-    def expire(self, now_us: int) -> list[AppliedRequest]:
-        """Forget what is too old or too many, and return it."""
-        gone: list[AppliedRequest] = []
+    def expired(self, now_us: int) -> list[AppliedRequest]:
+        """What is too old or too many, or was replaced by a later request of the same id: to be forgotten."""
         with self._lock:
-            while self._by_id:
-                oldest = next(iter(self._by_id.values()))
-                if len(self._by_id) <= KEPT_REQUESTS_MAX and oldest.time_us >= now_us - KEPT_US:
-                    break
-                gone.append(self._by_id.popitem(last=False)[1])
-        return gone
+            surplus = len(self._by_id) - KEPT_REQUESTS_MAX
+            old = itertools.takewhile(
+                lambda numbered: numbered[0] < surplus or numbered[1].time_us < now_us - KEPT_US,
+                enumerate(self._by_id.values()),
+            )
+            return [*self._replaced, *(request for _, request in old)]
+
+    def forget(self, requests: Iterable[AppliedRequest]) -> None:
+        """Forget what ``expired`` told, once it is gone from the disk."""
+        with self._lock:
+            for request in requests:
+                if request in self._replaced:
+                    self._replaced.remove(request)
+                elif self._by_id.get(request.request_id) is request:
+                    del self._by_id[request.request_id]
 
 
 def require_same_content(known: AppliedRequest, digest: int) -> None:

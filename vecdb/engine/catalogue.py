@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from vecdb.errors import Corruption
+from vecdb.engine.events import logger
+from vecdb.errors import Corruption, VecdbError
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.mirror import read_mirror, write_mirror
@@ -102,8 +103,12 @@ class Catalogue:
         self._store.close()
 
     def _write_mirror(self) -> None:
+        """Write the mirror of a change that is durable already; a later change or open makes up for a failure."""
         payload = b"".join(value for _, value in self._store.items(_PREFIX))
-        write_mirror(self._directory, CATALOGUE_MIRROR, payload, self._store.fingerprint())
+        try:
+            write_mirror(self._directory, CATALOGUE_MIRROR, payload, self._store.fingerprint())
+        except VecdbError as error:
+            logger.warning("catalogue_mirror_not_written error=%s", type(error).__name__)
 
 
 def _key(collection_id: str) -> bytes:

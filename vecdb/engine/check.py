@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.catalogue import CATALOGUE_MIRROR, Catalogue
 from vecdb.engine.database import CATALOGUE, COLLECTIONS, LOCK, choose_kernels
-from vecdb.engine.log_record import decode_record
+from vecdb.engine.log_record import AppliedRequest, decode_record
 from vecdb.engine.manifest import LIVE_PREFIX, Manifest, read_live_rows
 from vecdb.engine.marker import MARKER, read_marker
 from vecdb.engine.recovery import METADATA_FILES, read_manifest
-from vecdb.engine.state import LOG
-from vecdb.errors import FailedPrecondition, VecdbError
+from vecdb.engine.state import LOG, MIRROR
+from vecdb.errors import Corruption, FailedPrecondition, VecdbError
 from vecdb.payload import decode_payload
 from vecdb.schema import CollectionSchema
-from vecdb.segment.ids import hash_keys, id_of
+from vecdb.segment.ids import hash_keys, id_of, unpack
 from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
@@ -33,6 +34,7 @@ from vecdb.storage.lmdb_store import check_environment
 from vecdb.storage.lock import DirectoryLock
 from vecdb.storage.mirror import read_mirror
 from vecdb.storage.wal import Log
+from vecdb.types import U64Array
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -165,7 +167,7 @@ class _Checker:
         self._collections += 1
         with self._problem(name):
             directory = collections.child(collection_id, create=False)
-            mirror = read_mirror(directory, "mirror")
+            mirror = read_mirror(directory, MIRROR)
             check_environment(directory, None if mirror is None else mirror.fingerprint)
             self._files += 2
             metadata, manifest = read_manifest(directory, collection_id)
@@ -175,15 +177,26 @@ class _Checker:
                 metadata.close()
             if manifest.collection != name:
                 self._wrong(str(directory.path), f"the catalogue says {name!r}, the manifest {manifest.collection!r}")
+            live_hashes: list[U64Array] = []
             for entry in manifest.segments:
                 with self._problem(f"{name}, segment {entry.segment_id}"):
                     live = read_live_rows(entry, live_chunks, f"{directory.path}/data.mdb")
                     self._points += live.count()
-                    self._check_segment(directory, entry, manifest, live)
+                    self._check_segment(directory, entry, manifest, live, live_hashes)
+            hashes = np.concatenate([np.zeros(0, np.uint64), *live_hashes])
+            if np.unique(hashes).shape[0] != hashes.shape[0]:
+                self._wrong(name, "some id has more than one live row")
             self._check_log(directory, name, manifest)
             self._unknown(directory, manifest.file_names() | METADATA_FILES)
 
-    def _check_segment(self, directory: MmapDirectory, entry: SegmentEntry, manifest: Manifest, live: LiveRows) -> None:
+    def _check_segment(
+        self,
+        directory: MmapDirectory,
+        entry: SegmentEntry,
+        manifest: Manifest,
+        live: LiveRows,
+        live_hashes: list[U64Array],
+    ) -> None:
         reader = SegmentReader(directory, entry, manifest.schema, self._kernels)
         whole = True
         for file in entry.files:
@@ -195,6 +208,10 @@ class _Checker:
         if whole and entry.rows:
             with self._problem(f"segment {entry.segment_id}"):
                 self._cross_check(reader, entry, manifest, live)
+                live_hashes.append(reader.hashes[live.bitmap().contains(reader.hash_rows)])
+        if whole and entry.file(Role.JOURNAL) is not None:
+            with self._problem(f"segment {entry.segment_id}, journal"):
+                _check_journal(reader)
 
     def _cross_check(self, reader: SegmentReader, entry: SegmentEntry, manifest: Manifest, live: LiveRows) -> None:
         """What checksums cannot see: whether the files of a segment fit each other."""
@@ -244,3 +261,16 @@ class _Checker:
             log.check(manifest.flushed_seq)
             for seq, data in log.replay(manifest.flushed_seq):
                 decode_record(seq, data)
+
+
+def _check_journal(reader: SegmentReader) -> None:
+    """Decode what a journal holds; raises Corruption where it cannot be."""
+    offsets, keys = reader.array(Role.JOURNAL, "key_offsets"), reader.array(Role.JOURNAL, "keys")
+    for number in range(offsets.shape[0] - 1):
+        id_of(unpack(offsets, keys, number))
+    offsets, requests = reader.array(Role.JOURNAL, "request_offsets"), reader.array(Role.JOURNAL, "requests")
+    for number in range(offsets.shape[0] - 1):
+        try:
+            AppliedRequest.decode(unpack(offsets, requests, number))
+        except DecodeError as error:
+            raise Corruption(f"request {number} of the journal cannot be read: {error}", field="journal") from error

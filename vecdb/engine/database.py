@@ -18,7 +18,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import create_collection_files
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
-from vecdb.errors import AlreadyExists, FailedPrecondition, NotFound
+from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, NotFound
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
@@ -96,7 +96,8 @@ class EmbeddedDatabase(Database):
             What is there is damaged.
         """
         options = options or EngineOptions()
-        root = MmapDirectory.open(Path(path), file_system or FileSystem(), create=True)
+        # Absolute, so that a later change of the working directory leads nowhere else.
+        root = MmapDirectory.open(Path(path).absolute(), file_system or FileSystem(), create=True)
         if not root.exists(MARKER) and _foreign(root):
             raise FailedPrecondition(
                 f"{root.path} is not a vecdb database and not empty",
@@ -107,6 +108,9 @@ class EmbeddedDatabase(Database):
         lock = DirectoryLock.acquire(root)
         try:
             new = not root.exists(MARKER)
+            if new and COLLECTIONS in root.children() and root.child(COLLECTIONS, create=False).children():
+                # Collections are made after the marker, so this is no interrupted creation: something was lost.
+                raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
             # The marker is written last: a directory with a marker has a whole catalogue.
             catalogue = Catalogue.open(root.child(CATALOGUE, create=new), create=new)
             try:
@@ -169,8 +173,10 @@ class EmbeddedDatabase(Database):
             if entry is None:
                 raise _not_found(name)
             self._catalogue.remove(name)
-            self._open.close_dropped(entry.collection_id)
-            self._collections.remove_child(entry.collection_id)
+            try:
+                self._open.close_dropped(entry.collection_id)
+            finally:
+                self._collections.remove_child(entry.collection_id)
 
     def close(self) -> None:
         """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""

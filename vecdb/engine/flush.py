@@ -18,6 +18,7 @@ from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import Manifest, changed_live_chunks, request_key
 from vecdb.engine.state import CollectionState
 from vecdb.engine.writer import Writer
+from vecdb.errors import Unavailable
 from vecdb.segment.memtable import Memtable
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
@@ -57,6 +58,9 @@ class Flusher:
         """
         with self._lock:
             while len(self._state.view.memtables) > 1 and not self._stopped:
+                if isinstance(self._state.flush_failure, Unavailable):
+                    # The device failed in the middle of a commit: files that it may have named must stay as they are.
+                    raise self._state.flush_failure
                 memtable = self._state.view.memtables[0].memtable
                 try:
                     self._flush(memtable)
@@ -86,15 +90,18 @@ class Flusher:
             puts.update(changed_live_chunks(segment.reader.segment_id, self._stored(segment.reader), segment.live))
         for encoded in memtable.requests:
             puts[request_key(AppliedRequest.decode(encoded).seq)] = encoded
-        expired = [request_key(each.seq) for each in state.applied.expire(time.time_ns() // 1000)]
+        expired = state.applied.expired(time.time_ns() // 1000)
+        # One that changed nothing was never stored and has the seq of another; it only leaves memory.
+        expired_keys = [request_key(each.seq) for each in expired if each.upserted or each.deleted]
         # A request can be applied and expire between two flushes.
-        for key in expired:
+        for key in expired_keys:
             puts.pop(key, None)
 
         def change(manifest: Manifest) -> Manifest:
             return replace(manifest.with_segment(entry), flushed_seq=memtable.seq_last)
 
-        manifest = state.commit(change, puts, expired)
+        manifest = state.commit(change, puts, expired_keys)
+        state.applied.forget(expired)
         for segment in at_seal.segments:
             state.stored_live[segment.reader.segment_id] = segment.live
         reader = SegmentReader(directory, entry, manifest.schema, state.kernels)

@@ -17,7 +17,7 @@ from vecdb.engine.state import CollectionState
 from vecdb.errors import DeadlineExceeded
 from vecdb.index.hnsw import HnswBuilder, HnswParams
 from vecdb.schema import IndexKind, VectorField
-from vecdb.segment.layout import Role
+from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
 
@@ -31,27 +31,34 @@ class Indexer:
         self._changed = threading.Condition()
         self._scheduled = False
         self._failed: dict[tuple[int, str], BaseException] = {}
+        self._counted: tuple[Manifest | None, int] = (None, 0)
 
     def schedule(self) -> None:
         """Build what is missing, soon."""
         with self._changed:
-            if self._scheduled or next(self._waiting(), None) is None:
+            if self._scheduled or self.waiting_rows() == 0:
                 return
             self._scheduled = True
         self._pool.submit(self._run)
 
     def unindexed_rows(self) -> int:
         """Rows that no index holds yet: those of segments that wait for their graph, and of memtables."""
-        rows = sum(memtable.rows for memtable in self._state.view.memtables)
-        for reader, declared in self._waiting():
-            rows += reader.field(declared.name).slots
+        return self.waiting_rows() + sum(memtable.rows for memtable in self._state.view.memtables)
+
+    def waiting_rows(self) -> int:
+        """Rows of segments that wait for their graph."""
+        manifest = self._state.manifest
+        counted, rows = self._counted
+        if counted is not manifest:
+            rows = sum(entry.rows for entry, _ in self._waiting(manifest))
+            self._counted = (manifest, rows)
         return rows
 
     def wait_below(self, rows: int, timeout_s: float) -> float:
-        """Wait until at most ``rows`` rows are unindexed, or the time is up; return the seconds waited."""
+        """Wait until at most ``rows`` rows wait for their graph, or the time is up; return the seconds waited."""
         begun = time.monotonic()
         with self._changed:
-            while self.unindexed_rows() > rows:
+            while self.waiting_rows() > rows:
                 left_s = timeout_s - (time.monotonic() - begun)
                 if left_s <= 0 or self._state.closing.is_set():
                     break
@@ -68,7 +75,7 @@ class Indexer:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while next(self._waiting(), None) is not None:
+            while self.waiting_rows():
                 self._state.check_not_closing()
                 for error in self._failed.values():
                     raise error
@@ -88,24 +95,28 @@ class Indexer:
             while self._scheduled:
                 self._changed.wait()
 
-    def _waiting(self) -> Iterator[tuple[SegmentReader, VectorField]]:
-        rows_min = self._state.options.graph_rows_min
-        for segment in self._state.view.segments:
-            for declared in self._state.manifest.schema.vectors:
-                if declared.index.kind is IndexKind.FLAT or segment.rows < rows_min:
-                    continue
-                if segment.reader.entry.file(Role.GRAPH, declared.name) is not None:
-                    continue
-                if segment.reader.field(declared.name).slots >= rows_min:
-                    yield segment.reader, declared
+    def _waiting(self, manifest: Manifest) -> Iterator[tuple[SegmentEntry, VectorField]]:
+        """What lacks a graph, told from the manifest alone: nothing is opened for it."""
+        for entry in manifest.segments:
+            if entry.rows < self._state.options.graph_rows_min:
+                continue
+            for declared in manifest.schema.vectors:
+                if declared.index.kind is not IndexKind.FLAT and entry.file(Role.GRAPH, declared.name) is None:
+                    yield entry, declared
+
+    def _next(self) -> tuple[SegmentReader, VectorField] | None:
+        """The next graph to build: of a segment that is in the view and has not failed."""
+        readers = {segment.reader.segment_id: segment.reader for segment in self._state.view.segments}
+        for entry, declared in self._waiting(self._state.manifest):
+            if entry.segment_id in readers and (entry.segment_id, declared.name) not in self._failed:
+                return readers[entry.segment_id], declared
+        return None
 
     def _run(self) -> None:
         state = self._state
         try:
             while not state.closing.is_set():
-                wanted = next(
-                    (each for each in self._waiting() if (each[0].segment_id, each[1].name) not in self._failed), None
-                )
+                wanted = self._next()
                 if wanted is None:
                     return
                 self._build_or_report(*wanted)

@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from vecdb.engine.events import logger
 from vecdb.engine.store import OpenCollection
-from vecdb.errors import FailedPrecondition, NotFound
+from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 
 
 class _Slot:
@@ -71,6 +72,8 @@ class Leases:
         with slot.lock:
             if slot.opened is None:
                 slot.opened = self._open_one(collection_id)
+                if self._closed or collection_id in self._dropped:
+                    slot.opened.begin_close()
             return slot.opened
 
     def _close_surplus(self) -> None:
@@ -89,7 +92,7 @@ class Leases:
                 opened, surplus.opened = surplus.opened, None
             try:
                 if opened is not None:
-                    opened.close()
+                    _close_reporting(collection_id, opened, keep=True)
             finally:
                 surplus.lock.release()
             with self._changed:
@@ -103,12 +106,14 @@ class Leases:
             slot = self._slots.get(collection_id)
             if slot is None:
                 return
+            if slot.opened is not None:
+                slot.opened.begin_close()
             while slot.leases:
                 self._changed.wait()
             del self._slots[collection_id]
         with slot.lock:
             if slot.opened is not None:
-                slot.opened.close()
+                _close_reporting(collection_id, slot.opened, keep=False)
 
     def close_all(self) -> None:
         """Refuse further leases, wait for the present ones, close everything."""
@@ -126,3 +131,11 @@ class Leases:
             for slot in slots:
                 if slot.opened is not None:
                     closing.callback(slot.opened.close)
+
+
+def _close_reporting(collection_id: str, opened: OpenCollection, *, keep: bool) -> None:
+    """Close a collection for somebody whom its failure does not concern; what was not flushed is in its log."""
+    try:
+        opened.close(keep=keep)
+    except VecdbError as error:
+        logger.error("collection_not_closed_cleanly id=%s error=%s", collection_id, type(error).__name__)

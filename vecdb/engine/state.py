@@ -84,7 +84,7 @@ class CollectionState:
     def check_not_closing(self) -> None:
         """Raise Cancelled once closing has begun."""
         if self.closing.is_set():
-            raise Cancelled("the database is closing", field="database")
+            raise Cancelled("the collection is closing", field="collection")
 
     def new_memtable(self, seq_first: int, rows: int = 0) -> Memtable:
         """An empty memtable with room for at least ``rows`` rows."""

@@ -75,13 +75,15 @@ class OpenCollection:
         return replace(result, slowed_s=slowed_s) if slowed_s else result
 
     def _slow_down(self) -> float:
-        """Hold a write back while more rows wait for an index than allowed; the seconds it waited."""
+        """Hold a write back while more rows of segments wait for a graph than allowed; the seconds it waited.
+
+        Rows in memory do not count: they are bounded by the memtables that may wait.
+        """
         state = self._state
         limit = state.options.unindexed_rows_max
-        if sum(part.rows for part in state.view.parts) <= limit or self._indexer.unindexed_rows() <= limit:
+        if self._indexer.waiting_rows() <= limit:
             return 0.0
         state.events.count("writes_slowed")
-        # What is only in memory cannot be indexed yet, so waiting for it alone would never end.
         self._indexer.schedule()
         return self._indexer.wait_below(limit, state.options.slow_down_s_max)
 
@@ -164,8 +166,14 @@ class OpenCollection:
         """Make every call that only waits give up."""
         self._state.begin_close()
 
-    def close(self) -> None:
-        """Finish accepted writes, stop background work, leave at most a short log behind, release the files."""
+    def close(self, *, keep: bool = True) -> None:
+        """Finish accepted writes, stop background work, leave at most a short log behind, release the files.
+
+        Parameters
+        ----------
+        keep
+            False for a collection that was dropped: nothing more is written out.
+        """
         state = self._state
         state.begin_close()
         self._indexer.stop()
@@ -176,7 +184,8 @@ class OpenCollection:
             closing.callback(state.log.close)
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
-            if state.log.size_bytes > state.options.log_kept_bytes and not self._writer.stopped and _filled(state.view):
+            long = keep and state.log.size_bytes > state.options.log_kept_bytes
+            if long and not self._writer.stopped and _filled(state.view):
                 self.flush()
 
 

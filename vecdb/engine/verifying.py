@@ -9,6 +9,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
 from vecdb.errors import VecdbError
 
@@ -22,15 +23,19 @@ class Verifier:
         self._idle = threading.Condition()
         self._running = False
         self._seen: set[str] = set()
+        self._scheduled_for: tuple[Manifest | None, int] = (None, 0)
 
     def schedule(self) -> None:
         """Verify what was not verified before, soon."""
-        if self._seen.issuperset(self._state.manifest.file_names()):
+        # A new segment is in the manifest first and in the view a moment later.
+        manifest, segments = self._state.manifest, len(self._state.view.segments)
+        if self._scheduled_for[0] is manifest and self._scheduled_for[1] == segments:
             return
         with self._idle:
             if self._running:
                 return
             self._running = True
+            self._scheduled_for = (manifest, segments)
         self._pool.submit(self._run)
 
     def stop(self) -> None:

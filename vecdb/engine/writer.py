@@ -25,7 +25,7 @@ from vecdb.engine.log_record import (
 )
 from vecdb.engine.matching import matching_ids
 from vecdb.engine.state import CollectionState
-from vecdb.errors import FailedPrecondition, ResourceExhausted, Unavailable, VecdbError
+from vecdb.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, VecdbError
 from vecdb.filter import Filter
 from vecdb.requests import BATCH_ROWS_MAX, DeleteRequest, UpsertRequest, WriteRequest
 from vecdb.results import WriteResult
@@ -34,6 +34,8 @@ from vecdb.segment.memtable import PreparedBatch, prepare
 from vecdb.types import PointId
 
 GROUP_ROWS_MAX = BATCH_ROWS_MAX
+DELETE_BYTES_MAX = 512 * 2**20
+"""Ids that one delete by filter may log: well below what a log record can hold."""
 
 
 @dataclass(slots=True)
@@ -196,6 +198,7 @@ class Writer:
             return
         for write, result in answered:
             write.future.set_result(result)
+        self._seal_if_full()
 
     def _refuse_stopped(self) -> None:
         if self._stopped_by is not None:
@@ -227,6 +230,11 @@ class Writer:
                 write.future.set_exception(error)
                 continue
             if each is None:
+                if request.request_id:
+                    # It changed nothing, so nothing of it is logged; a retry of it must change nothing either.
+                    nothing = AppliedRequest(request.request_id, write.digest, seq, now_us, 0, 0)
+                    in_group[request.request_id] = nothing
+                    state.applied.add(nothing)
                 answered.append((write, WriteResult(seq, seq)))
                 continue
             seq += 1
@@ -265,7 +273,15 @@ class Writer:
         ids = tuple(wanted[position] for position in live)
         live_after.update(dict.fromkeys(ids, False))
         applied = AppliedRequest(request.request_id, write.digest, seq, now_us, 0, len(ids))
-        record = encode_record(seq, now_us, request.request_id, write.digest, encode_delete(ids))
+        effects = encode_delete(ids)
+        if len(effects) > DELETE_BYTES_MAX:
+            raise InvalidArgument(
+                f"the filter matches {len(ids)} points, whose ids take {len(effects)} bytes; delete them in parts",
+                field="where",
+                limit=f"{DELETE_BYTES_MAX} bytes of ids",
+                value=len(effects),
+            )
+        record = encode_record(seq, now_us, request.request_id, write.digest, effects)
         deleted_keys = tuple(keys[position] for position in live)
         return Decided(seq, record, applied, None, ids, deleted_keys, parts[live], rows[live])
 
@@ -278,6 +294,8 @@ class Writer:
         with self._changed:
             while len(state.view.memtables) > state.options.memtables_waiting_max:
                 failure = state.flush_failure
+                if isinstance(failure, Unavailable):
+                    raise failure
                 if failure is not None:
                     # Tried again at each refused write, so that writes resume by themselves once there is space.
                     self._flush_soon()
@@ -329,18 +347,16 @@ class Writer:
         except BaseException as error:
             self._stop(error)
             raise
-        active = state.view.memtables[-1].memtable
-        if active.size_bytes >= state.options.memtable_size_bytes and (
-            len(state.view.memtables) <= state.options.memtables_waiting_max
-        ):
-            self._seal_after_commit()
 
-    def _seal_after_commit(self) -> None:
-        """Seal a full memtable; if that fails the writes just made are durable all the same, and the next one seals."""
-        try:
-            self._seal(0)
-        except VecdbError as error:
-            self._state.events.report("seal_failed", error=type(error).__name__)
+    def _seal_if_full(self) -> None:
+        """Seal a full memtable. If that fails, what was written is acknowledged all the same; the next write seals."""
+        state = self._state
+        full = state.view.memtables[-1].memtable.size_bytes >= state.options.memtable_size_bytes
+        if self._stopped_by is None and full and len(state.view.memtables) <= state.options.memtables_waiting_max:
+            try:
+                self._seal(0)
+            except (VecdbError, MemoryError) as error:
+                state.events.report("seal_failed", error=type(error).__name__)
 
     def _stop(self, error: BaseException) -> None:
         self._stopped_by = error

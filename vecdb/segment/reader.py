@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from typing import overload
+from weakref import ref
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class SegmentReader:
         self._schema = schema
         self._kernels = kernels
         self._lock = threading.Lock()
-        self._files: dict[SegmentFile, ArrayFile] = {}
+        self._files: dict[tuple[Role, str], ArrayFile] = {}
         self._fields: dict[str, SegmentField] = {}
         self.keys = _Keys(self)
         self.payloads = _Payloads(self)
@@ -67,27 +68,29 @@ class SegmentReader:
         """Use ``file`` for its role from now on."""
         with self._lock:
             self.entry = self.entry.with_file(file)
-            if file.field in self._fields:
-                del self._fields[file.field]
+            self._files.pop((file.role, file.field), None)
+            self._fields.pop(file.field, None)
 
     def array_file(self, role: Role, field: str = "") -> ArrayFile:
         """The open file of a role; those that are read whole are verified here."""
-        named = self.entry.file(role, field)
-        if named is None:
-            raise Corruption(
-                f"segment {self.segment_id} has no {role.value} file",
-                field=f"segment {self.segment_id}",
-                value=role.value,
-            )
-        opened = self._files.get(named)
-        if opened is None:
-            with self._lock:
-                opened = self._files.get(named)
-                if opened is None:
-                    opened = ArrayFile.open(self._directory, named.ref, role=role.value)
-                    if role in _WHOLE:
-                        opened.verify()
-                    self._files[named] = opened
+        opened = self._files.get((role, field))
+        return self._opened(role, field) if opened is None else opened
+
+    def _opened(self, role: Role, field: str) -> ArrayFile:
+        with self._lock:
+            opened = self._files.get((role, field))
+            if opened is None:
+                named = self.entry.file(role, field)
+                if named is None:
+                    raise Corruption(
+                        f"segment {self.segment_id} has no {role.value} file",
+                        field=f"segment {self.segment_id}",
+                        value=role.value,
+                    )
+                opened = ArrayFile.open(self._directory, named.ref, role=role.value)
+                if role in _WHOLE:
+                    opened.verify()
+                self._files[(role, field)] = opened
         return opened
 
     def array(self, role: Role, name: str, field: str = "") -> AnyArray:
@@ -281,13 +284,20 @@ class _Keys(Sequence[bytes]):
 class _Payloads(Sequence[bytes]):
     """The payload of each row, verified on the way."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader_of",)
 
     def __init__(self, reader: SegmentReader) -> None:
-        self._reader = reader
+        # Weak: whoever remembers something about these payloads must not keep the segment itself.
+        self._reader_of = ref(reader)
 
     def __len__(self) -> int:
         return self._reader.rows
+
+    @property
+    def _reader(self) -> SegmentReader:
+        reader = self._reader_of()
+        assert reader is not None, "the segment is gone"
+        return reader
 
     @overload
     def __getitem__(self, at: int) -> bytes: ...

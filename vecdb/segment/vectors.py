@@ -14,10 +14,16 @@ from vecdb.norms import row_norms
 from vecdb.schema import VectorField
 from vecdb.types import F32Array, I64Array, Metric, U32Array
 
+_SUBNORMAL = 1e-30
+
 
 def normalised(values: F32Array) -> tuple[F32Array, F32Array]:
     """Rows of length one and the lengths they had: ((n, dim), (n,)) float32. No row may be zero."""
-    norms = row_norms(values).astype(np.float32)
+    exact = row_norms(values)
+    norms = exact.astype(np.float32)
+    if exact.min(initial=1.0) < _SUBNORMAL:
+        # float32 keeps only a few bits of numbers this small.
+        return (values / exact[:, np.newaxis]).astype(np.float32), norms
     return values / norms[:, np.newaxis], norms
 
 

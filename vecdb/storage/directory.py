@@ -282,9 +282,14 @@ class MmapDirectory:
         """
         with self._syncing:
             if self._changed:
-                with translating(self.path, "write"):
-                    self.fs.fsync_directory(self.path)
+                # Cleared first: what another thread finishes meanwhile may not be covered by this call.
                 self._changed = False
+                try:
+                    with translating(self.path, "write"):
+                        self.fs.fsync_directory(self.path)
+                except BaseException:
+                    self._changed = True
+                    raise
 
     def write_file(self, name: str, data: Buffer) -> None:
         """Make a whole file of ``data``, synced; its name is durable after ``sync``."""

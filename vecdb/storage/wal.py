@@ -382,6 +382,8 @@ class Log:
             self._predecessor = Predecessor(scan.header.file_id, scan.offset)
             self._ordinal = scan.header.ordinal
             self._position = _Position(scan.header.name, scan.offset, scan.last_seq, scan.closed)
+            # A log that was not closed is ended by the next close, also if nothing is appended until then.
+            self._unsealed = not scan.closed and scan.offset > HEADER_BYTES
 
     def _require_owner(self) -> None:
         if os.getpid() != self._pid:
