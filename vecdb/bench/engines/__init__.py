@@ -1,0 +1,109 @@
+"""The engines that the benchmark knows, by name. An adapter is imported only in the process that runs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecdb.bench.engines.protocol import Engine
+from vecdb.errors import InvalidArgument
+
+REFERENCE = "hnswlib"
+"""The engine that ratios refer to."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """One engine in one configuration.
+
+    Attributes
+    ----------
+    name
+        As on the command line, in tables and plots.
+    place
+        Module below ``vecdb.bench.engines``, and class.
+    arguments
+        Handed to the class after the directory.
+    library
+        Package on PyPI whose version is recorded.
+    needs
+        Module that must be importable for the engine to run.
+    what
+        One line for people.
+    exact
+        There is no effort to choose.
+    """
+
+    name: str
+    place: tuple[str, str]
+    library: str
+    needs: str
+    what: str
+    arguments: tuple[object, ...] = ()
+    exact: bool = False
+
+
+ENTRIES: tuple[EngineEntry, ...] = (
+    EngineEntry(
+        "vecdb", ("vecdb_embedded", "VecdbEmbedded"), "vecdb", "vecdb.engine.database",
+        "vecdb embedded, as ingested with default options, through the public interface",
+    ),
+    EngineEntry(
+        "vecdb-one-segment", ("vecdb_embedded", "VecdbEmbedded"), "vecdb", "vecdb.engine.database",
+        "vecdb embedded, all rows in one segment, through the public interface", (True,),
+    ),
+    EngineEntry(
+        "vecdb-index", ("vecdb_index", "VecdbIndex"), "vecdb", "vecdb.index.hnsw",
+        "vecdb's HNSW index alone: kernels, codes and graph, without the database around them",
+    ),
+    EngineEntry(
+        "vecdb-served", ("vecdb_served", "VecdbServed"), "vecdb", "vecdb.service",
+        "vecdb over gRPC on the loopback interface, server and client on the same core",
+    ),
+    EngineEntry(
+        "hnswlib", ("hnswlib_graph", "HnswlibGraph"), "hnswlib", "hnswlib", "hnswlib, M=16, ef_construction=200"
+    ),
+    EngineEntry(
+        "faiss-hnsw", ("faiss_index", "FaissHnsw"), "faiss-cpu", "faiss", "FAISS HNSW32 over float32"
+    ),
+    EngineEntry(
+        "faiss-hnsw-sq8", ("faiss_index", "FaissHnswSq8"), "faiss-cpu", "faiss", "FAISS HNSW32 over 8-bit codes"
+    ),
+    EngineEntry(
+        "faiss-flat", ("faiss_index", "FaissFlat"), "faiss-cpu", "faiss", "FAISS, exact scan", exact=True
+    ),
+    EngineEntry("usearch", ("usearch_graph", "UsearchGraph"), "usearch", "usearch", "USearch over float32"),
+)  # fmt: skip
+
+BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+def entries_of(names: Sequence[str]) -> list[EngineEntry]:
+    """The entries with these names, in this order; raises InvalidArgument for an unknown or repeated one."""
+    for at, name in enumerate(names):
+        if name not in BY_NAME:
+            known = ", ".join(BY_NAME)
+            raise InvalidArgument(f"no engine {name!r}; there are {known}", field="engines", limit=known, value=name)
+        if name in names[:at]:
+            raise InvalidArgument(f"engine {name!r} is named twice", field="engines", value=name)
+    return [BY_NAME[name] for name in names]
+
+
+def missing(entry: EngineEntry) -> str | None:
+    """Why the engine cannot run here, or ``None``."""
+    try:
+        found = importlib.util.find_spec(entry.needs) is not None
+    except ModuleNotFoundError:
+        found = False
+    return None if found else f"{entry.needs} is not installed (pip install 'vecdb[bench]')"
+
+
+def make_engine(name: str, directory: Path, seed: int) -> Engine:
+    """A new engine of this name that keeps its files under ``directory``."""
+    entry = entries_of([name])[0]
+    module, class_name = entry.place
+    kind: type[Engine] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    return kind(directory, seed, *entry.arguments)
