@@ -1,0 +1,150 @@
+"""One flipped byte in a copy of a whole database: what opening it, asking it and checking it say."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.crash.history import State, applied, batch
+from tests.crash.observe import differences, observe
+from tests.crash.workload import NAME, OPTIONS, Plan, hand_over
+from vecdb.engine.check import check_database
+from vecdb.engine.database import EmbeddedDatabase
+from vecdb.errors import Corruption, FailedPrecondition
+from vecdb.kernels.protocol import Kernels
+
+REPORTED, CHECKED, HARMLESS, WRONG = "reported", "checked", "harmless", "wrong"
+"""By the open or an answer; only by the check, all answers being right; by nobody, all answers being right; else."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A byte to change.
+
+    Attributes
+    ----------
+    file
+        Path of the file below the database's directory.
+    mask
+        What the byte is XORed with.
+    """
+
+    file: str
+    offset: int
+    mask: int
+
+    @property
+    def kind(self) -> str:
+        """The kind of file, for the report."""
+        name = Path(self.file).name
+        if "/log/" in self.file:
+            return "log"
+        parts = name.split(".")
+        return parts[1] if len(parts) > 2 and parts[0].isdigit() else name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a flip: one of the words above, and the reason."""
+
+    flip: Flip
+    word: str
+    told: str
+
+
+def sampled(base: Path, count: int, seed: int) -> list[Flip]:
+    """Flips over all files: some in each, more in larger ones."""
+    chance = np.random.default_rng(seed)
+    files = sorted(each for each in base.rglob("*") if each.is_file() and each.stat().st_size)
+    weights = np.array([each.stat().st_size for each in files]) ** 0.5
+    # Most pages of an environment are free, and a flip there costs the most time to judge.
+    weights[[each.name == "data.mdb" for each in files]] /= 2
+    counts = np.maximum(4, np.rint(count * weights / weights.sum())).astype(int)
+    while counts.sum() < count:
+        counts[chance.integers(len(files))] += 1
+    return [
+        Flip(str(file.relative_to(base)), int(offset), int(chance.integers(1, 256)))
+        for file, wanted in zip(files, counts, strict=True)
+        for offset in chance.integers(0, file.stat().st_size, wanted)
+    ]
+
+
+def found(base: Path, place: Path, flip: Flip, plan: Plan, state: State, kernels: Kernels) -> Finding:
+    """Copy the database, flip the byte, and see."""
+    shutil.copytree(base, place)
+    path = place / flip.file
+    with path.open("r+b") as file:
+        file.seek(flip.offset)
+        byte = file.read(1)[0]
+        file.seek(flip.offset)
+        file.write(bytes([byte ^ flip.mask]))
+    try:
+        finding = _judged(flip, place, plan, state, kernels)
+    except Exception as error:
+        finding = Finding(flip, WRONG, f"{type(error).__name__}: {error}")
+    shutil.rmtree(place)
+    return finding
+
+
+def _judged(flip: Flip, place: Path, plan: Plan, state: State, kernels: Kernels) -> Finding:
+    name = Path(flip.file).name
+    checked = _checked(place)
+    try:
+        with EmbeddedDatabase.open(place, options=OPTIONS, kernels=kernels) as database:
+            wrong = differences(observe(database.collection(NAME), range(plan.writers)), state)
+            if not wrong and name == "data.mdb":
+                wrong = _written_on(database, plan, state)
+        if not wrong and name == "data.mdb":
+            with EmbeddedDatabase.open(place, options=OPTIONS, kernels=kernels) as database:
+                state = applied(state, batch(plan.seed, 0, plan.batches))
+                wrong = differences(observe(database.collection(NAME), range(plan.writers)), state)
+    except (Corruption, FailedPrecondition) as error:
+        if name not in f"{error.field} {error.message}":
+            return Finding(flip, WRONG, f"reported without naming {name}: {error.field}: {error.message}")
+        if not any(name in each for each in checked):
+            return Finding(flip, WRONG, f"the open says {error.message}, the check does not name {name}: {checked}")
+        return Finding(flip, REPORTED, error.message)
+    if wrong:
+        return Finding(flip, WRONG, "; ".join(wrong[:3]))
+    return Finding(flip, CHECKED if any(name in each for each in checked) else HARMLESS, "; ".join(checked))
+
+
+def _written_on(database: EmbeddedDatabase, plan: Plan, state: State) -> list[str]:
+    """Whether the next write and flush do harm, where a page that nothing reads yet was hit."""
+    collection = database.collection(NAME)
+    hand_over(collection, batch(plan.seed, 0, plan.batches))
+    collection.flush()
+    return differences(observe(collection, range(plan.writers)), applied(state, batch(plan.seed, 0, plan.batches)))
+
+
+def _checked(place: Path) -> list[str]:
+    """What ``check_database`` says, without changing a byte."""
+    before = {each: each.read_bytes() for each in place.rglob("*") if each.is_file() and each.name != "LOCK"}
+    try:
+        report = check_database(place)
+    except (Corruption, FailedPrecondition) as error:
+        told = [f"{error.field} {error.message}"]
+    else:
+        told = [f"{each.file} {each.message}" for each in report.problems]
+    after = {each: each.read_bytes() for each in place.rglob("*") if each.is_file() and each.name != "LOCK"}
+    assert before == after, "the check changed the database"
+    return told
+
+
+def complete(base: Path, kernels: Kernels) -> dict[str, int]:
+    """What makes the database worth flipping: segments, graphs, dead rows, rows that are only in the log."""
+    with EmbeddedDatabase.open(base, options=OPTIONS, kernels=kernels) as database:
+        observed = observe(database.collection(NAME), [0])
+        stats = database.collection(NAME).stats()
+    return {
+        "searched by graph": "graph" in observed.strategies,
+        "searched by codes": "scan" in observed.strategies,
+        "segments": stats.segments,
+        "graph bytes": stats.role_bytes.get("graph", 0),
+        "journal bytes": stats.role_bytes.get("journal", 0),
+        "dead rows": stats.deleted_rows,
+        "rows in the log": stats.memtable_rows,
+    }

@@ -1,0 +1,152 @@
+"""One point of a crash test: a crash, an inspection in a fresh process, and a verdict with all that a replay needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.crash.forks import ForkServer
+from tests.crash.history import Reports, applied, batch
+from tests.crash.observe import differences
+from tests.crash.workload import Inspection, Plan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one point.
+
+    Attributes
+    ----------
+    problems
+        What was lost, halved or wrong; empty where all is well.
+    """
+
+    point: str
+    problems: list[str]
+    acknowledged: int = 0
+    place: str = ""
+    strategies: frozenset[str] = frozenset()
+
+
+def judged(point: str, place: str, reports: Reports, seed: int, inspection: Inspection) -> Verdict:
+    """Compare what is left with what was acknowledged."""
+    acknowledged = sum(reports.acknowledged.values())
+    problems: list[str] = []
+    if inspection.before is None:
+        if reports.created:
+            problems.append("the collection is gone")
+        return Verdict(point, problems, acknowledged, place)
+    found = [differences(inspection.before, state) for state in reports.allowed_states(seed)]
+    if all(found):
+        problems += [f"after the crash: {each}" for each in min(found, key=len)]
+    whole = reports.state(seed)
+    for each in reports.in_flight(seed):
+        whole = applied(whole, each)
+    if inspection.after is not None:
+        problems += [f"after retrying: {each}" for each in differences(inspection.after, whole)]
+    # The last acknowledged batch of each writer is handed over a second time, and must be answered and not applied.
+    for (writer, told), again in zip(sorted(reports.results.items()), inspection.retried, strict=False):
+        if any(told[1:]) and again != told:
+            problems.append(f"writer {writer}: a retry of an applied batch gave {again}, at first it was {told}")
+    begun = sum(reports.begun.values())
+    if not reports.last_seq <= inspection.before.last_seq <= begun:
+        problems.append(f"the last seq is {inspection.before.last_seq}, not {reports.last_seq} to {begun}")
+    return Verdict(point, problems, acknowledged, place, frozenset(inspection.before.strategies))
+
+
+def inspected(
+    server: ForkServer, point: str, place: str, path: Path, plan: Plan, reports: Reports, *, twice: bool
+) -> Verdict:
+    """Open what a crash left and compare it."""
+    retries = [batch(plan.seed, writer, reports.acknowledged[writer] - 1) for writer in sorted(reports.results)]
+    in_flight = reports.in_flight(plan.seed)
+    # A writer has one batch in flight: its last acknowledged one can only be repeated where that does not undo another.
+    retries = [each for each in retries if each.points or each.deleted or each.group is not None]
+    ended = server.call("look", str(path), plan.writers, [*retries, *in_flight], twice)
+    if ended.status != 0:
+        told = ended.written.decode(errors="replace").strip()
+        return Verdict(point, [f"the database does not open or answer ({ended.status}): {told}"], 0, place)
+    return judged(point, place, reports, plan.seed, ended.result)
+
+
+def with_history(reports: Reports, plan: Plan) -> Reports:
+    """The reports of a run that goes on from batch ``plan.first``, with those before."""
+    for writer in range(plan.writers):
+        reports.acknowledged.setdefault(writer, plan.first)
+        reports.begun.setdefault(writer, plan.first)
+    reports.created = reports.created or plan.first > 0
+    return reports
+
+
+def kill_point(server: ForkServer, directory: Path, plan: Plan, base: Path | None, kill_at: int) -> Verdict:
+    """Kill a run of the plan at its ``kill_at``-th write-class call, and look."""
+    point = f"kill at call {kill_at} of {plan}"
+    place = directory / f"kill-{plan.writers}-{plan.first}-{plan.seed}-{kill_at}"
+    place.mkdir()
+    if base is not None:
+        shutil.copytree(base, place / "db")
+    here = replace(plan, path=str(place / "db"))
+    ended = server.call("run_until_killed", here, kill_at)
+    if ended.status not in (-9, 0):
+        return Verdict(point, [f"the child ended with {ended.status}: {ended.written.decode(errors='replace')}"])
+    reports = with_history(Reports.parse(ended.lines), plan)
+    call = next((each["call"] for each in reports.other if each["event"] == "killed"), "")
+    verdict = inspected(server, point, call, place / "db", here, reports, twice=kill_at % 3 == 0)
+    if not verdict.problems:
+        shutil.rmtree(place)
+    return verdict
+
+
+def power_loss_point(
+    server: ForkServer,
+    directory: Path,
+    plan: Plan,
+    base: Path | None,
+    lose_at: int,
+    *,
+    seeds: Sequence[int | None] = (None,),
+    left_out: tuple[str, ...] = (),
+    early: bool = False,
+) -> list[Verdict]:
+    """Lose the power in a run of the plan, and look at what may be left of it: one verdict for each of ``seeds``."""
+    name = f"power-{plan.writers}-{plan.first}-{plan.seed}-{lose_at}-{'-'.join(left_out)}{early:d}"
+    place = directory / name
+    (place / "run").mkdir(parents=True)
+    if base is not None:
+        shutil.copytree(base, place / "run" / "db")
+    here = replace(plan, path=str(place / "run" / "db"))
+    survivors = [(str(place / f"left-{seed}"), seed) for seed in seeds]
+    ended = server.call("run_until_power_loss", here, lose_at, left_out, early, survivors)
+    if ended.status != 0:
+        told = ended.written.decode(errors="replace")
+        return [Verdict(name, [f"the child ended with {ended.status}: {told}"])]
+    verdicts = []
+    for left, seed in survivors:
+        reports = with_history(Reports.parse(ended.lines), plan)
+        call = next(each["call"] for each in reports.other if each["event"] == "lost")
+        point = f"power lost at call {lose_at} ({call}) of {plan}, survivors of seed {seed}, left out: {left_out}"
+        verdicts.append(
+            inspected(server, point, call.split()[0] if call else "", Path(left) / "db", here, reports, twice=False)
+        )
+    if not any(each.problems for each in verdicts):
+        shutil.rmtree(place)
+    return verdicts
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """For the report: points by the call they were at, acknowledged batches."""
+    places = Counter(each.place for each in verdicts)
+    graphs = sum("graph" in each.strategies for each in verdicts)
+    return (
+        f"{len(verdicts)} points, {sum(each.acknowledged for each in verdicts)} acknowledged batches, "
+        f"{sum(bool(each.problems) for each in verdicts)} points failed, "
+        f"{graphs} were searched by graphs; at {dict(places.most_common())}"
+    )
+
+
+def failures(verdicts: Sequence[Verdict]) -> str:
+    """The points that failed, with all that was found."""
+    return "\n".join(f"{each.point}:\n  " + "\n  ".join(each.problems[:6]) for each in verdicts if each.problems)

@@ -1,0 +1,173 @@
+"""The tasks that children of the fork server run. Each gets the pipe to report to, and may be killed at any moment."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import logging
+import os
+import subprocess
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.crash.flips import Finding, Flip, complete, found
+from tests.crash.history import Batch, State
+from tests.crash.mutants import PowerLossFileSystem, acknowledge_before_sync
+from tests.crash.observe import observe
+from tests.crash.workload import (
+    NAME,
+    OPTIONS,
+    Inspection,
+    PersistentWorkload,
+    Plan,
+    Workload,
+    inspect,
+    reporter,
+)
+from tests.storage.faults import CountingFileSystem, FailingFileSystem, KillingFileSystem
+from vecdb.engine.database import EmbeddedDatabase, choose_kernels
+from vecdb.errors import FailedPrecondition, Unavailable
+from vecdb.kernels.protocol import Kernels
+from vecdb.storage.io import FileSystem
+
+_kernels: Kernels | None = None
+
+
+def kernels() -> Kernels:
+    """Made once, before any fork."""
+    assert _kernels is not None
+    return _kernels
+
+
+def prepare(directory: Path) -> None:
+    """Bring everything into memory that a child needs."""
+    global _kernels
+    # What was noticed comes back as a value; the log would only drown the report of the tests.
+    logging.getLogger("vecdb").setLevel(logging.CRITICAL + 1)
+    subprocess.run = _forked  # type: ignore[assignment]
+    _kernels = choose_kernels(OPTIONS.kernels)
+    plan = Plan(str(directory / "db"), 3, 2, 10)
+    Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
+    with EmbeddedDatabase.open(plan.path, options=OPTIONS, kernels=kernels()) as database:
+        observe(database.collection(NAME), range(plan.writers))
+
+
+def _forked(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run what the engine starts as ``python -m MODULE ARGUMENT`` in a forked child: as isolated, and far quicker."""
+    module, argument = command[-2:]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            told = io.StringIO()
+            with redirect_stdout(told):
+                importlib.import_module(module)._main(argument)
+            os.write(writing, told.getvalue().encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        told_bytes = stream.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return subprocess.CompletedProcess(command, status, told_bytes, b"")
+
+
+def count_calls(_: int, plan: Plan) -> dict[str, int]:
+    """How many write-class calls the plan makes, by name."""
+    file_system = CountingFileSystem()
+    Workload(plan, file_system, kernels(), lambda *_, **__: None).run()
+    return dict(file_system.calls)
+
+
+def build(_: int, plan: Plan) -> None:
+    """Run the plan to its end, the database closed cleanly."""
+    Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
+
+
+def run_until_killed(fd: int, plan: Plan, kill_at: int) -> None:
+    """Run the plan and die at a write-class call."""
+    report = reporter(fd)
+
+    class Telling(KillingFileSystem):
+        def before(self, call: str, *arguments: Any) -> None:
+            if self.total + 1 == kill_at:
+                report("killed", call=call)
+            super().before(call, *arguments)
+
+    Workload(plan, Telling(kill_at), kernels(), report).run()
+
+
+def run_until_power_loss(
+    fd: int, plan: Plan, lose_at: int, left_out: tuple[str, ...], early: bool, survivors: list[tuple[str, int | None]]
+) -> None:
+    """Run the plan, lose the power at a write-class call, and leave what survives in each of ``survivors``.
+
+    Parameters
+    ----------
+    left_out
+        Kinds of sync that do nothing.
+    early
+        Acknowledge before the sync.
+    survivors
+        (directory, seed of what unsynced pieces survive or None for none of them).
+    """
+    report = reporter(fd)
+    if early:
+        acknowledge_before_sync()
+    file_system = PowerLossFileSystem(Path(plan.path).parent, left_out=left_out, lose_at=lose_at)
+    workload = Workload(plan, file_system, kernels(), report)
+    try:
+        workload.run()
+    except BaseException:
+        # Whatever a call says once the power is lost; nobody hears it.
+        if not file_system.lost:
+            raise
+    if workload.database is not None:
+        # Background threads come to an end; none of them can change a byte any more.
+        with suppress(BaseException):
+            workload.database.close()
+    report("lost", call=file_system.lost_at, calls=file_system.calls)
+    for directory, seed in survivors:
+        file_system.materialise(Path(directory), seed=seed)
+
+
+def run_with_error(fd: int, plan: Plan, number: int, calls: tuple[str, ...], at: int) -> None:
+    """Run the plan while one call fails; what is refused for want of space is tried again, all else ends the run."""
+    report = reporter(fd)
+
+    class Telling(FailingFileSystem):
+        def before(self, call: str, *arguments: Any) -> None:
+            try:
+                super().before(call, *arguments)
+            except OSError:
+                report("failed", call=call)
+                raise
+
+    workload = PersistentWorkload(plan, Telling(number, at, calls=calls), kernels(), report)
+    try:
+        workload.run()
+    except (Unavailable, FailedPrecondition):
+        if number == errno.ENOSPC:
+            raise
+        # Reads go on, and tell of acknowledged writes and of all or none of those in flight.
+        workload.report_differences()
+
+
+def look(_: int, path: str, writers: int, retries: list[Batch], twice: bool) -> Inspection:
+    """Inspect a database in a fresh process."""
+    return inspect(path, writers, retries, kernels(), twice=twice)
+
+
+def flip_bytes(_: int, base: str, place: str, flips: list[Flip], plan: Plan, state: State) -> list[Finding]:
+    """Judge some flips, one after the other; a child that is killed is asked again for each of them."""
+    return [
+        found(Path(base), Path(place) / str(number), flip, plan, state, kernels()) for number, flip in enumerate(flips)
+    ]
+
+
+def completeness(_: int, base: str) -> dict[str, int]:
+    """What the database to flip bytes in consists of."""
+    return complete(Path(base), kernels())
