@@ -46,6 +46,10 @@ class SearchablePart(Protocol):
     def graph(self) -> VectorIndex:
         """A walk through the graph."""
 
+    @property
+    def verified(self) -> bool:
+        """Whether nothing is left to verify."""
+
     def ensure(self, slots: I64Array | None) -> None:
         """Verify vectors before they are read."""
 
@@ -138,17 +142,18 @@ def _search_part(
     part: SearchablePart, plan: PartPlan, queries: F32Array, k: int, allowed: Bitmap | None, count: int
 ) -> tuple[IndexAnswer, int]:
     """The answer of one part, and how many queries the graph left short."""
+    ensure = None if part.verified else part.ensure
     if plan.strategy is Strategy.EXACT:
         part.ensure(None if allowed is None else allowed.rows())
         return part.exact.search(queries, k, allowed=allowed), 0
     if plan.strategy is Strategy.SCAN:
-        return part.scan.search(queries, k, allowed=allowed, ensure=part.ensure), 0
-    answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=part.ensure)
+        return part.scan.search(queries, k, allowed=allowed, ensure=ensure), 0
+    answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=ensure)
     wanted = min(k, count)
     short = np.flatnonzero((answer.topk.slots[:, :wanted] < 0).any(axis=1))
     if short.shape[0] == 0:
         return answer, 0
-    completed = part.scan.search(queries[short], k, allowed=allowed, ensure=part.ensure)
+    completed = part.scan.search(queries[short], k, allowed=allowed, ensure=ensure)
     answer.topk.slots[short] = completed.topk.slots
     answer.topk.distances[short] = completed.topk.distances
     return answer, short.shape[0]

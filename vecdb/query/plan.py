@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from vecdb.index.hnsw import ef_for_recall
 
@@ -100,9 +101,10 @@ def plan_part(
     if ef is None:
         return PartPlan(Strategy.GRAPH, ef_for_recall(k, recall, selectivity), recall)
     size = max(ef, k)
-    return PartPlan(Strategy.GRAPH, size, recall_of_ef(k, size, selectivity))
+    return PartPlan(Strategy.GRAPH, size, recall_of_ef(k, size, round(selectivity, 2)))
 
 
+@lru_cache(maxsize=1024)
 def recall_of_ef(k: int, ef: int, selectivity: float) -> float:
     """The largest recall for which ``ef_for_recall`` asks no more than ``ef``."""
     low, high = 0.0, SCAN_RECALL

@@ -239,6 +239,7 @@ class MemtableField:
     """One vector field of a memtable view, as search sees it: always exact, always verified."""
 
     __slots__ = ("_kernels", "_metric", "slots", "vectors")
+    verified = True
     has_codes = False
     has_graph = False
 

@@ -24,7 +24,7 @@ from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.vectors import FieldVectors
 from vecdb.storage.array_file import ArrayFile
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, I64Array, Metric, PointId, U32Array, U64Array
+from vecdb.types import AnyArray, I64Array, Metric, PointId, U8Array, U32Array, U64Array
 
 _WHOLE = frozenset({Role.IDS, Role.SEQS, Role.CODES, Role.GRAPH, Role.JOURNAL})
 
@@ -249,6 +249,11 @@ class SegmentField:
             self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
         return self._graph
 
+    @property
+    def verified(self) -> bool:
+        """Whether every vector is verified."""
+        return self._file.verified
+
     def ensure(self, slots: I64Array | None) -> None:
         """Verify the float32 vectors (and norms) of ``slots``, or of all, before they are read."""
         if self._file.verified:
@@ -261,10 +266,11 @@ class SegmentField:
 class _Keys(Sequence[bytes]):
     """The encoded id of each row."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_parts", "_reader")
 
     def __init__(self, reader: SegmentReader) -> None:
         self._reader = reader
+        self._parts: tuple[U64Array, U8Array] | None = None
 
     def __len__(self) -> int:
         return self._reader.rows
@@ -274,10 +280,12 @@ class _Keys(Sequence[bytes]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[bytes]: ...
     def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        reader = self._reader
-        offsets, data = reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys")
+        if self._parts is None:
+            reader = self._reader
+            self._parts = (reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
+        offsets, data = self._parts
         if isinstance(at, slice):
-            return [unpack(offsets, data, row) for row in range(*at.indices(reader.rows))]
+            return [unpack(offsets, data, row) for row in range(*at.indices(self._reader.rows))]
         return unpack(offsets, data, at)
 
 
