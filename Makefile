@@ -59,7 +59,7 @@ clean:  ## remove what was built and cached, but not .venv
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then echo "vecdb needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; fi
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half of it would pass for the whole next time
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(PIP) --editable ".[$*]"

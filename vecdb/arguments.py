@@ -33,6 +33,8 @@ from vecdb.requests import (
 from vecdb.schema import NAME_BYTES_MAX, utf8_size_bytes
 from vecdb.types import DEFAULT_VECTOR, F32Array, Payload, PointId, U32Array
 
+TIMEOUT_S_MAX = 86_400.0
+
 VectorsArgument: TypeAlias = "ArrayLike | Mapping[str, ArrayLike | Sequence[ArrayLike | None]]"
 WhereArgument: TypeAlias = "str | Filter | None"
 RecallArgument: TypeAlias = "float | Literal['exact'] | None"
@@ -237,6 +239,25 @@ def as_recall(recall: RecallArgument) -> float:
             value=recall,
         )
     return float(recall)
+
+
+def as_timeout_s(timeout_s: float) -> float:
+    """The time to wait as a number of seconds, 0 to a day.
+
+    Raises
+    ------
+    InvalidArgument
+        For anything else.
+    """
+    number = isinstance(timeout_s, int | float | np.floating) and not isinstance(timeout_s, bool)
+    if not number or not 0.0 <= timeout_s <= TIMEOUT_S_MAX:
+        raise InvalidArgument(
+            f"timeout_s must be 0 to {TIMEOUT_S_MAX:.0f}, got {timeout_s!r}",
+            field="timeout_s",
+            limit=f"0..{TIMEOUT_S_MAX:.0f} s",
+            value=timeout_s,
+        )
+    return float(timeout_s)
 
 
 def as_request_id(request_id: str | None) -> str:

@@ -215,6 +215,13 @@ def check_search(request: SearchRequest) -> None:
             value=request.recall,
         )
     _in_range(request.read_after_seq, "read_after_seq", 0, 2**64 - 1)
+    if request.queries.nbytes > BATCH_BYTES_MAX:
+        raise InvalidArgument(
+            f"the queries of one call hold at most {BATCH_BYTES_MAX} bytes, got {request.queries.nbytes}; split them",
+            field="queries",
+            limit=f"{BATCH_BYTES_MAX} bytes",
+            value=request.queries.nbytes,
+        )
     count = request.queries.shape[0] * request.k
     if count > RESULTS_MAX:
         raise InvalidArgument(

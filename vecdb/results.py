@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
-import numpy as np
-
 from vecdb.payload import decode_payload
 from vecdb.types import F32Array, Payload, PointId
 
@@ -237,8 +235,3 @@ class CollectionStats:
     log_bytes: int
     role_bytes: Mapping[str, int]
     events: Mapping[str, int]
-
-
-def empty_scores() -> F32Array:
-    """The scores of a ranking without hits."""
-    return np.zeros(0, np.float32)

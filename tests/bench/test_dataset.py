@@ -85,6 +85,15 @@ def test_wrong_neighbours_of_a_file_are_not_believed(tmp_path, spoil):
     np.testing.assert_array_equal(dataset.neighbours, exact)
 
 
+def test_wrong_neighbours_are_not_believed_where_all_distances_are_tiny(tmp_path):
+    raw = small_vectors(Metric.L2)
+    raw = replace(raw, train=raw.train * np.float32(1e-4), queries=raw.queries * np.float32(1e-4))
+    exact = exact_neighbours(raw.train, raw.queries, 100, Metric.L2)
+    neighbours = np.ascontiguousarray(exact_neighbours(raw.train, raw.queries, ROWS, Metric.L2)[:, -100:])
+    assert with_truth(replace(raw, neighbours=exact), 10, tmp_path).truth == "file, checked"
+    assert with_truth(replace(raw, neighbours=neighbours), 10, tmp_path).truth == "computed"
+
+
 def test_truth_is_cached_under_the_bytes_of_the_data(tmp_path):
     raw = small_vectors(Metric.L2)
     first = with_truth(raw, 10, tmp_path)

@@ -34,7 +34,8 @@ def built(name, directory, dataset):
 
 def recall(dataset, rows):
     raw = dataset.raw
-    return recall_at(K, rows, distances_of(raw.train, raw.queries, rows, raw.metric), dataset.distances)
+    distances = distances_of(raw.train, raw.queries, rows, raw.metric)
+    return recall_at(K, rows, distances, dataset.distances, dataset.margins)
 
 
 def check(engine, dataset, recall_min):

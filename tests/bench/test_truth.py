@@ -8,6 +8,7 @@ from vecdb.bench.truth import (
     exact_neighbours,
     local_intrinsic_dimension,
     recall_at,
+    tie_margins,
     unit_rows,
 )
 from vecdb.errors import InvalidArgument
@@ -54,11 +55,14 @@ def test_distances_of_missing_neighbours_are_infinite(rng):
     assert np.isinf(distances[0, 1])
 
 
-def recall(k, rows, train, queries, true_rows):
-    metric = Metric.L2
-    rows = np.array(rows)
+def recall(k, rows, train, queries, true_rows, metric=Metric.L2):
+    rows, true_rows = np.array(rows), np.array(true_rows)
     return recall_at(
-        k, rows, distances_of(train, queries, rows, metric), distances_of(train, queries, np.array(true_rows), metric)
+        k,
+        rows,
+        distances_of(train, queries, rows, metric),
+        distances_of(train, queries, true_rows, metric),
+        tie_margins(train, queries, true_rows, metric),
     )
 
 
@@ -78,6 +82,30 @@ def test_a_tie_at_the_kth_distance_counts_as_right():
     assert recall(3, [[0, 1, 3]], LINE, ORIGIN, TRUE) == 1.0
     assert recall(3, [[0, 4, 3]], LINE, ORIGIN, TRUE) == 1.0
     assert recall(2, [[0, 3]], LINE, ORIGIN, TRUE) == 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_wrong_rows_are_wrong_at_every_scale(scale):
+    # At 1e-4 the squared distances are 1e-8 and 4e-8, those of the wrong rows 9e-8 and more.
+    train = (scale * np.array([[1.0], [2.0], [3.0], [40.0]])).astype(np.float32)
+    assert recall(2, [[0, 1]], train, ORIGIN, [[0, 1, 2, 3]]) == 1.0
+    assert recall(2, [[0, 2]], train, ORIGIN, [[0, 1, 2, 3]]) == 0.5
+    assert recall(2, [[2, 3]], train, ORIGIN, [[0, 1, 2, 3]]) == 0.0
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_what_float32_cannot_tell_apart_is_a_tie(metric, scale):
+    # Rows 0 and 1 differ in the last bit of one coordinate; row 2 in what float32 arithmetic still resolves.
+    near = np.array([[0.6, 0.8], [0.6, np.nextafter(np.float32(0.8), np.float32(1))], [0.6, 0.81]], np.float32)
+    queries = (scale * np.array([[0.8, 0.6]])).astype(np.float32)
+    train = (scale * near).astype(np.float32)
+    order = exact_neighbours(train, queries, 3, metric)
+    for rows in ([[0]], [[1]]):
+        ranked = [[row for row in order[0] if row != 2]]
+        assert recall(1, rows, train, queries, ranked, metric) == 1.0
+    assert tie_margins(train, queries, order, metric).max() < 1e-5 * (1 if metric is Metric.COSINE else scale**2)
+    assert recall(1, [[2]], train, queries, [[0]], metric) == (1.0 if metric is Metric.DOT else 0.0)
 
 
 def test_a_repeated_row_counts_once():

@@ -141,30 +141,41 @@ def test_serve_refuses_an_open_address_without_tls(vecdb_command, tmp_path):
     assert vecdb_command("serve").status == 2
 
 
-def _report(*, lost_rows: int) -> DemoReport:
-    measures = Measures(1, 1.0, 0.1, 0.2, 1000.0, 2000.0)
-    crash = CrashReport(1, 20, lost_rows, 0, 0, "none", 0.5, 0.1)
-    return DemoReport("p", "passages", 10, 0.0, {}, 1.0, {}, measures, 1, {}, 0, crash)
+def _report(*, lost_rows: int = 0, recall: float = 1.0, asked: int = 1_000, passages: int = 900) -> DemoReport:
+    measures = Measures(300, recall, 0.1, 0.2, 1000.0, 2000.0)
+    crash = CrashReport(1, 20, 20, lost_rows, 0, 0, "none", 0.5, 0.1)
+    return DemoReport("p", "passages", asked, passages, 0.0, {}, 1.0, {}, measures, 1, {}, 0, crash)
 
 
-@pytest.mark.parametrize(("lost_rows", "status"), [(0, 0), (1, 1)])
-def test_demo_fails_if_a_row_was_lost(vecdb_command, monkeypatch, tmp_path, lost_rows, status):
+@pytest.mark.parametrize(
+    ("facts", "status"),
+    [
+        ({}, 0),
+        ({"lost_rows": 1}, 1),
+        ({"recall": 0.95}, 0),
+        ({"recall": 0.949}, 1),
+        ({"asked": 24_000, "passages": 20_000}, 0),
+        ({"asked": 24_000, "passages": 19_999}, 1),
+        ({"asked": 20_299, "passages": 19_999}, 0),  # fewer were asked for than would be enough
+    ],
+)
+def test_demo_fails_if_it_does_not_show_what_it_is_to_show(vecdb_command, monkeypatch, tmp_path, facts, status):
     seen = []
 
     def run(options, screen):
         seen.append((options, screen))
-        return _report(lost_rows=lost_rows)
+        return _report(**facts)
 
     monkeypatch.setattr("vecdb.demo.run.run", run)
     outcome = vecdb_command("demo", "--path", tmp_path / "d", "--rows", 1234, "--no-keep", "--json")
     assert outcome.status == status
-    assert outcome.json["ok"] is (lost_rows == 0)
+    assert outcome.json["ok"] is (status == 0)
     options, screen = seen[0]
     assert (options.path, options.rows, options.keep) == (tmp_path / "d", 1234, False)
     assert isinstance(screen, terminal.SilentScreen)
     assert vecdb_command("demo", "--path", tmp_path / "d").status == status
     assert isinstance(seen[1][1], terminal.Terminal)
-    assert demo.EXIT_PROMISE_BROKEN == 1
+    assert demo.EXIT_NOT_SHOWN == 1
 
 
 def test_demo_refuses_absurd_rows(vecdb_command, tmp_path):

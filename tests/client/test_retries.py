@@ -10,7 +10,7 @@ from tests.service.scripted import ScriptedDatabase
 from vecdb.api import Collection, Database
 from vecdb.client import attempts, connect, connect_async
 from vecdb.client.aio import AsyncCollection, AsyncRemoteDatabase
-from vecdb.errors import AlreadyExists, Unavailable
+from vecdb.errors import AlreadyExists, ResourceExhausted, Unavailable
 from vecdb.v1 import vecdb_pb2
 
 
@@ -19,6 +19,7 @@ class LosingReplies(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self.losses = 0
+        self.status = grpc.StatusCode.UNAVAILABLE
         self.requests: list[tuple[str, bytes]] = []
 
     async def intercept_service(self, continuation, details):
@@ -30,7 +31,7 @@ class LosingReplies(grpc.aio.ServerInterceptor):
             reply = await handler.unary_unary(data, context)
             if self.losses:
                 self.losses -= 1
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+                await context.abort(self.status, "lost")
             return reply
 
         return grpc.unary_unary_rpc_method_handler(answer) if handler.unary_unary else handler
@@ -57,7 +58,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(attempts, "_DELAY_S", 0.001)
 
 
-def test_a_write_whose_reply_is_lost_is_sent_again_and_applied_once(server, losing, database):
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_a_write_whose_reply_is_lost_is_sent_again_and_applied_once(server, losing, database, status):
+    losing.status = status
     with connect(server.address) as remote:
         docs = remote.collection("docs")
         losing.losses = 2
@@ -94,6 +97,17 @@ def test_three_attempts_and_no_more(server, losing):
             docs.count()
         assert (caught.value.field, caught.value.value) == ("address", server.address)
         assert len(losing.requests) == 3
+
+
+def test_other_failures_of_the_transport_are_final(server, losing):
+    losing.status = grpc.StatusCode.RESOURCE_EXHAUSTED
+    with connect(server.address) as remote:
+        docs = remote.collection("docs")
+        losing.losses = 1
+        losing.requests.clear()
+        with pytest.raises(ResourceExhausted, match="lost"):
+            docs.count()
+        assert len(losing.requests) == 1
 
 
 def test_an_error_of_the_engine_is_final(server, losing, database):

@@ -15,6 +15,7 @@ import numpy as np
 
 from tests.contract.memory_filter import satisfies
 from vecdb.api import Collection, Database
+from vecdb.arguments import as_timeout_s
 from vecdb.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from vecdb.filter import Filter, parse_filter
 from vecdb.payload import decode_payload
@@ -211,6 +212,7 @@ class MemoryCollection(Collection):
         self.check()
 
     def wait_indexed(self, timeout_s: float = 600.0) -> None:
+        as_timeout_s(timeout_s)
         self.check()
 
 

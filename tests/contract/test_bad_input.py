@@ -282,3 +282,14 @@ def test_databases(database, oracle, name):
 @pytest.mark.parametrize("field", ["", "文", "with 'quotes' and \"more\""])
 def test_messages_of_other_alphabets_arrive_whole(database, oracle, field):
     check_same(database, oracle, lambda docs: docs.search([1, 2, 3], field=field + "不存在" * 30))
+
+
+@pytest.mark.parametrize("timeout_s", [-1, NAN, INFINITY, 1e300, "x", None, True], ids=repr)
+def test_times_to_wait(database, oracle, timeout_s):
+    found = check_same(database, oracle, lambda docs: docs.wait_indexed(timeout_s))
+    assert found[2:4] == ("timeout_s", "0..86400 s")
+
+
+def test_queries_of_more_bytes_than_a_call_holds(database, oracle):
+    queries = np.ones((6_000_000, 3), np.float32)
+    assert check_same(database, oracle, lambda docs: docs.search_batch(queries, k=1))[2] == "queries"

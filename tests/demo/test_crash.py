@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import pytest
 
 import vecdb
 from vecdb.demo import crash as crash_module
-from vecdb.demo.crash import BATCH_ROWS, BatchPlan, KilledWriter, inspected, kill_in_mid_write
+from vecdb.demo.crash import BATCH_ROWS, BatchPlan, KilledWriter, inspected, kill_a_writer
 from vecdb.demo.row import Row
 from vecdb.errors import Internal
 
@@ -45,7 +47,7 @@ def scene(rng):
     settled = _rows("old", 30, rng)
     plan = BatchPlan(_rows("new", 50, rng))
     writer = KilledWriter(Path("unused"), "unused", plan)
-    writer.acknowledged, writer.sent = ACKNOWLEDGED, ACKNOWLEDGED + 3
+    writer.acknowledged, writer.begun = ACKNOWLEDGED, ACKNOWLEDGED + 1
     return settled, plan, writer
 
 
@@ -75,7 +77,18 @@ def test_a_kept_promise_is_seen_as_kept(scene, batches, in_flight):
     report = _inspect(scene, _after(scene, batches))
     assert report.kept
     assert report.in_flight == in_flight
-    assert (report.acknowledged_batches, report.acknowledged_rows) == (ACKNOWLEDGED, ACKNOWLEDGED * BATCH_ROWS)
+    assert report.in_mid_write
+    assert (report.acknowledged_batches, report.acknowledged_row_writes) == (ACKNOWLEDGED, ACKNOWLEDGED * BATCH_ROWS)
+    assert report.compared_rows == 50  # 140 writes went to 50 rows
+
+
+def test_between_two_writes_no_batch_is_in_flight(scene):
+    scene[2].begun = ACKNOWLEDGED
+    report = _inspect(scene, _after(scene, ACKNOWLEDGED))
+    assert report.kept
+    assert not report.in_mid_write
+    # What was never begun must not be there.
+    assert not _inspect(scene, _after(scene, ACKNOWLEDGED + 1)).kept
 
 
 def test_a_missing_batch_is_lost(scene):
@@ -132,11 +145,26 @@ def test_a_real_kill_loses_nothing(tmp_path, rng, monkeypatch):
             [row.id for row in settled], np.stack([row.vector for row in settled]), [row.payload for row in settled]
         )
     acknowledged: list[int] = []
-    report, database = kill_in_mid_write(path, "docs", {row.id: row for row in settled}, held_back, acknowledged.append)
+    report, database = kill_a_writer(path, "docs", {row.id: row for row in settled}, held_back, acknowledged.append)
     with database:
         assert report.kept, report
-        assert report.acknowledged_rows == sum(acknowledged) > 0
-        assert report.in_flight in ("all", "none")
+        assert report.acknowledged_row_writes == sum(acknowledged) > 0
+        assert 0 < report.compared_rows <= len(held_back)
+        assert report.in_flight in ("all", "none", "idle")
+
+
+def test_the_writer_announces_each_write_before_its_acknowledgement(tmp_path, rng):
+    path = tmp_path / "kb"
+    with vecdb.open(path) as database:
+        database.create_collection("docs", dim=DIM)
+    plan = BatchPlan(_rows("new", 20, rng))
+    said = subprocess.run(
+        [sys.executable, "-m", "vecdb.demo.writer", str(path), "docs"],
+        input="".join(crash_module._encoded(plan.batch(number)) for number in range(3)),
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    lines = [line.split()[:2] for line in said.splitlines()]
+    assert lines == [[what, str(number)] for number in range(3) for what in ("begin", "done")]
 
 
 def test_a_writer_that_stops_by_itself_is_an_error(tmp_path, rng):

@@ -265,3 +265,15 @@ def test_a_request_id_names_one_request_also_among_those_that_arrive_together(tm
             (point,) = collection.get([turn], with_vectors=True)
             np.testing.assert_allclose(point.vectors[""], vectors_of(results[0][0], turn, 1)[0], rtol=1e-5)
         assert collection.stats().last_seq == 10
+
+
+def test_a_segment_flushed_when_a_build_ends_is_indexed_too(tmp_path: Path) -> None:
+    options = EngineOptions(memtable_size_bytes=8 * (250 + 4 * DIM), graph_rows_min=3, kernels="reference")
+    with opened(tmp_path / "db", options) as database:
+        collection = database.create_collection("docs", dim=DIM, index=IndexSpec(m=3, ef_construction=4))
+        for turn in range(120):
+            collection.upsert(range(turn * 4, turn * 4 + 4), vectors_of(0, turn, 4))
+            if turn % 2:
+                collection.wait_indexed(STUCK_S / 2)
+                assert collection.stats().unindexed_rows == 0
+        assert collection.count() == 480

@@ -82,7 +82,7 @@ def test_what_is_no_address(address):
         ({"deadline_s": 0.0}, "deadline_s"),
         ({"requests_max": 0}, "requests_max"),
         ({"grace_s": -1.0}, "grace_s"),
-        ({"inline_s_max": float("nan")}, "inline_s_max"),
+        ({"short_search_s": float("nan")}, "short_search_s"),
         ({"tls_certificate": "cert.pem"}, "tls_key"),
         ({"tls_key": "key.pem"}, "tls_certificate"),
     ],

@@ -148,3 +148,22 @@ def test_a_tree_deeper_than_allowed_is_refused():
 def test_a_field_of_the_tree_keeps_exotic_keys():
     tree = Field.at("a.b", 'quo"te', "空 格") == 1
     assert sent(tree) == tree
+
+
+def test_a_tree_of_too_many_nodes_is_refused_before_it_is_built(monkeypatch):
+    leaf = values_pb2.Expression(constant=True)
+    wide = values_pb2.Expression(all_of=values_pb2.Operands(operands=[leaf] * 300))
+    tree = values_pb2.Filter(
+        expression=values_pb2.Expression(any_of=values_pb2.Operands(operands=[wide, wide, wide, wide]))
+    )
+    monkeypatch.setattr("vecdb.wire.filters.decode_expression", lambda _: pytest.fail("it was built"))
+    with pytest.raises(InvalidArgument) as caught:
+        decode_where(tree)
+    assert (caught.value.field, caught.value.limit) == ("where", "1024 nodes")
+
+
+def test_a_list_far_beyond_the_limit_is_refused_before_it_is_built():
+    values = [values_pb2.Scalar(integer=1)] * 100_001
+    parameter = values_pb2.Parameter(list=values_pb2.ScalarList(values=values))
+    with pytest.raises(InvalidArgument, match="100001"):
+        decode_where(values_pb2.Filter(text="x IN :v", parameters={"v": parameter}))

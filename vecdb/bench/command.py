@@ -128,7 +128,7 @@ def write(result: RunResult, out: Path) -> list[Path]:
         paths.append(out / f"{stem}.png")
         draw(result, paths[1])
     else:
-        sys.stderr.write("no plot: matplotlib is not installed (pip install 'vecdb[bench]')\n")
+        sys.stderr.write("no plot: the package matplotlib is not installed; it is in vecdb's extra 'bench'\n")
     return paths
 
 
@@ -170,8 +170,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    return tuple(sorted({int(part) for part in _names(text)}))
+    try:
+        return tuple(sorted({int(part) for part in _names(text)}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas, as in 10,40,160; got {text!r}") from None
 
 
 def _core(text: str) -> int | str:
-    return text if text in ("none", "last") else int(text)
+    try:
+        return text if text in ("none", "last") else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be the number of a core, 'last' or 'none'; got {text!r}") from None

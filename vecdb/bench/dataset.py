@@ -15,11 +15,11 @@ import xxhash
 
 from vecdb.bench.truth import (
     BLOCK_ROWS,
-    TOLERANCE,
     F64Array,
     distances_of,
     exact_neighbours,
     local_intrinsic_dimension,
+    tie_margins,
 )
 from vecdb.errors import InvalidArgument
 from vecdb.types import F32Array, I64Array, Metric
@@ -69,6 +69,8 @@ class Dataset:
         The vectors.
     neighbours, distances
         (nq, c) int64 and float64, nearest first, c at least the k that will be asked for.
+    margins
+        (nq, c) float64: what is not farther than a neighbour by more than this is a tie with it.
     truth
         Where ``neighbours`` come from: ``"computed"``, ``"cached"`` or ``"file, checked"``.
     digest
@@ -78,6 +80,7 @@ class Dataset:
     raw: RawVectors
     neighbours: I64Array
     distances: F64Array
+    margins: F64Array
     truth: str
     digest: str
 
@@ -128,9 +131,10 @@ def with_truth(raw: RawVectors, k: int, cache: Path | None = None) -> Dataset:
             _store(path, neighbours)
     distances = distances_of(raw.train, raw.queries, neighbours, raw.metric)
     order = np.argsort(distances, axis=1, kind="stable")
-    return Dataset(
-        raw, np.take_along_axis(neighbours, order, axis=1), np.take_along_axis(distances, order, axis=1), truth, digest
-    )
+    neighbours = np.take_along_axis(neighbours, order, axis=1)
+    distances = np.take_along_axis(distances, order, axis=1)
+    margins = tie_margins(raw.train, raw.queries, neighbours, raw.metric)
+    return Dataset(raw, neighbours, distances, margins, truth, digest)
 
 
 def _check(raw: RawVectors, k: int) -> None:
@@ -158,7 +162,7 @@ def _check(raw: RawVectors, k: int) -> None:
 
 
 def _agrees(raw: RawVectors, neighbours: I64Array) -> bool:
-    """Whether the neighbours of a sample of queries lie exactly as near as the nearest by brute force."""
+    """Whether the neighbours of a sample of queries lie, but for rounding, as near as the nearest by brute force."""
     if len(neighbours) != len(raw.queries) or neighbours.min() < 0 or neighbours.max() >= len(raw.train):
         return False
     sample = np.unique(np.linspace(0, len(raw.queries) - 1, QUERIES_CHECKED).astype(np.int64))
@@ -168,7 +172,7 @@ def _agrees(raw: RawVectors, neighbours: I64Array) -> bool:
     exact = exact_neighbours(raw.train, queries, given.shape[1], raw.metric)
     claimed = np.sort(distances_of(raw.train, queries, given, raw.metric), axis=1)
     true = distances_of(raw.train, queries, exact, raw.metric)
-    return bool(np.all(np.abs(claimed - true) <= TOLERANCE * np.maximum(1.0, np.abs(true))))
+    return bool(np.all(np.abs(claimed - true) <= tie_margins(raw.train, queries, exact, raw.metric)))
 
 
 def _cached(path: Path, shape: tuple[int, int], rows: int) -> I64Array | None:

@@ -52,7 +52,7 @@ def draw(result: RunResult, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise FailedPrecondition(
-            "the plot needs the package matplotlib: pip install 'vecdb[bench]'", field="out", value="matplotlib"
+            "the plot needs the package matplotlib, in vecdb's extra 'bench'", field="out", value="matplotlib"
         ) from None
     modes = result.plan.modes
     figure = Figure(figsize=(6.4 * len(modes), 5.6), dpi=120, layout="constrained")

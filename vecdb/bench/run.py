@@ -207,10 +207,9 @@ class _Race:
             rows_to=str(rows_to),
         )
         rows = np.load(rows_to, allow_pickle=False)
-        raw = self.dataset.raw
-        recall = recall_at(
-            self.plan.k, rows, distances_of(raw.train, raw.queries, rows, raw.metric), self.dataset.distances
-        )
+        raw, truth = self.dataset.raw, self.dataset
+        distances = distances_of(raw.train, raw.queries, rows, raw.metric)
+        recall = recall_at(self.plan.k, rows, distances, truth.distances, truth.margins)
         turn = Turn(
             qps=timing["queries"] / timing["seconds"],
             recall=recall,

@@ -186,5 +186,5 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, int, int], F32Array]] = 
 
 def _not_installed(package: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"this data set needs the package {package}: pip install 'vecdb[bench]'", field="dataset", value=package
+        f"this data set needs the package {package}, in vecdb's extra 'bench'", field="dataset", value=package
     )

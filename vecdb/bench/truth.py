@@ -21,8 +21,10 @@ BLOCK_ROWS = 65_536
 CANDIDATES_SPARE = 32
 """Candidates kept beyond k, so that float32 rounding at the k-th place loses no true neighbour."""
 
-TOLERANCE = 1e-6
-"""A distance above the k-th true one by at most this, absolute and relative, is a tie: float32 engines round there."""
+TIE_SHARE = 1e-6
+TIE_ULPS = 4.0
+"""A distance above the k-th true one by at most ``TIE_SHARE`` of it is a tie, and so is one that exceeds it by no more
+than this many units of float32 rounding of the quantities that an engine may subtract to get it."""
 
 
 def unit_rows(vectors: F32Array) -> F32Array:
@@ -73,6 +75,34 @@ def distances_of(train: F32Array, queries: F32Array, neighbours: I64Array, metri
     return distances
 
 
+def tie_margins(train: F32Array, queries: F32Array, neighbours: I64Array, metric: Metric) -> F64Array:
+    """By how much another row may be farther than each of ``neighbours`` and still count as equally near.
+
+    float32 engines compute |q|^2 + |x|^2 - 2qx under L2, 1 - cos under cosine and a sum of products under dot: what
+    they cannot tell apart is relative to |q|^2 + |x|^2, to 1 and to |q||x|, not to the distance, which may be far less.
+
+    Parameters
+    ----------
+    train, queries
+        (n, dim) and (nq, dim) float32.
+    neighbours
+        (nq, c) int64 rows of ``train``.
+
+    Returns
+    -------
+    (nq, c) float64, positive.
+    """
+    query_norms = np.linalg.norm(np.asarray(queries, np.float64), axis=1)[:, np.newaxis]
+    scales = np.ones(neighbours.shape, np.float64)
+    if metric is not Metric.COSINE:
+        for at, rows in enumerate(neighbours):
+            scales[at] = np.linalg.norm(np.asarray(train[rows], np.float64), axis=1)
+        scales = np.square(scales) + np.square(query_norms) if metric is Metric.L2 else scales * query_norms
+    floors = TIE_ULPS * float(np.finfo(np.float32).eps) * scales
+    margins: F64Array = np.maximum(TIE_SHARE * np.abs(distances_of(train, queries, neighbours, metric)), floors)
+    return margins
+
+
 def exact_neighbours(train: F32Array, queries: F32Array, k: int, metric: Metric) -> I64Array:
     """The ``k`` rows of ``train`` nearest to each query, nearest first, ties by row.
 
@@ -102,7 +132,7 @@ def exact_neighbours(train: F32Array, queries: F32Array, k: int, metric: Metric)
     return np.take_along_axis(best_rows, order, axis=1)
 
 
-def recall_at(k: int, found: AnyArray, found_distances: F64Array, true_distances: F64Array) -> float:
+def recall_at(k: int, found: AnyArray, found_distances: F64Array, true_distances: F64Array, margins: F64Array) -> float:
     """Mean share of the ``k`` nearest that were found; any row as near as the k-th true neighbour counts as right.
 
     Parameters
@@ -113,6 +143,8 @@ def recall_at(k: int, found: AnyArray, found_distances: F64Array, true_distances
         (nq, c) exact distances of ``found``.
     true_distances
         (nq, at least k) exact distances of the true neighbours, ascending.
+    margins
+        (nq, at least k) ``tie_margins`` of the true neighbours.
     """
     if true_distances.shape[1] < k:
         raise InvalidArgument(
@@ -121,8 +153,7 @@ def recall_at(k: int, found: AnyArray, found_distances: F64Array, true_distances
             limit=true_distances.shape[1],
             value=k,
         )
-    worst = true_distances[:, k - 1]
-    reach = worst + TOLERANCE * np.maximum(1.0, np.abs(worst))
+    reach = true_distances[:, k - 1] + margins[:, k - 1]
     right = 0
     for rows, near in zip(found[:, :k], found_distances[:, :k] <= reach[:, np.newaxis], strict=True):
         right += len(np.unique(rows[near & (rows >= 0)]))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vecdb.cli.settings import Settings, add_config_argument
 from vecdb.errors import InvalidArgument
+
+_log = logging.getLogger("vecdb.service")
 
 OPTIONS = (
     "address", "insecure", "tls_certificate", "tls_key", "deadline_s", "grace_s", "requests_max", "streams_max",
@@ -54,4 +59,39 @@ def run(namespace: argparse.Namespace) -> int:
     from vecdb.service import ServeOptions, ServerOptions, run_server
 
     server = ServerOptions(**settings.chosen(OPTIONS, namespace))
-    return run_server(ServeOptions(path, server, settings.choose("warm_up", namespace.warm_up, True)))
+    with _logging_to_stderr():
+        _log.info("starting: opening the database")
+        return run_server(ServeOptions(path, server, settings.choose("warm_up", namespace.warm_up, True)))
+
+
+class LineFormatter(logging.Formatter):
+    """Time with the offset from UTC, level, message. A message stays one line, whatever names are in it."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S%z"
+    default_msec_format = ""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line, with control characters escaped; a traceback, if there is one, follows on lines of its own."""
+        record.message = "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in record.message
+        )
+        return super().formatMessage(record)
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """While the block runs, what the package logs goes to standard error, where a server's operator looks."""
+    logger = logging.getLogger("vecdb")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

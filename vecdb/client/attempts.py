@@ -13,12 +13,14 @@ from typing import Any
 import grpc
 
 from vecdb.client.calls import Call
-from vecdb.errors import DeadlineExceeded, Unavailable, VecdbError
+from vecdb.errors import DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
 from vecdb.wire.errors import DETAILS_KEY, comes_from_vecdb, decode_error
 
 ATTEMPTS_MAX = 3
 _DELAY_S = 0.1
 _DELAY_FACTOR = 4.0
+# A server that stops cancels what reaches it too late; no caller can cancel a call of its own.
+_OF_THE_TRANSPORT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class Attempts:
@@ -59,7 +61,7 @@ class Attempts:
         code = failure.code()
         details = _status_details(failure)
         if (
-            code is not grpc.StatusCode.UNAVAILABLE
+            code not in _OF_THE_TRANSPORT
             or comes_from_vecdb(details)
             or not self._call.repeatable
             or self._failed >= ATTEMPTS_MAX
@@ -73,9 +75,15 @@ class Attempts:
 
     def _error(self, code: grpc.StatusCode, message: str, details: bytes | None) -> VecdbError:
         if not comes_from_vecdb(details):
-            if code is grpc.StatusCode.UNAVAILABLE:
+            if code in _OF_THE_TRANSPORT:
                 return Unavailable(
                     f"no vecdb server answers at {self._address}: {message}", field="address", value=self._address
+                )
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return ResourceExhausted(
+                    f"{self._call.method} on {self._address} passed a limit of the connection: {message}",
+                    field="message",
+                    limit="bytes of one message",
                 )
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return DeadlineExceeded(

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from vecdb.arguments import as_timeout_s
 from vecdb.requests import (
     GetRequest,
     ScrollRequest,
@@ -178,6 +179,7 @@ def flush(of: Described) -> Call[None]:
 
 def wait_indexed(of: Described, timeout_s: float) -> Call[None]:
     """Wait until no row waits for an index."""
+    timeout_s = as_timeout_s(timeout_s)
     request = vecdb_pb2.WaitIndexedRequest(collection=of.name, collection_id=of.collection_id, timeout_s=timeout_s)
     return Call("WaitIndexed", request, _nothing, timeout_s=max(0.0, timeout_s) + WAIT_MARGIN_S)
 

@@ -1,8 +1,8 @@
-"""kill -9 in the middle of a write, and what is left afterwards.
+"""kill -9 while another process writes, and what is left afterwards.
 
 The parent process makes every batch, sends it to a writer process (``writer.py``) over a pipe, and keeps its own
-record of what was sent and of what was acknowledged. It kills the writer at a random moment, opens the directory itself
-and compares every row. So the database is judged by a record that it had no part in.
+record of which writes the writer began and of which it got acknowledged. It kills the writer at a random moment, opens
+the directory itself and compares every row. So the database is judged by a record that it had no part in.
 """
 
 from __future__ import annotations
@@ -57,14 +57,15 @@ class KilledWriter:
 
     Attributes
     ----------
-    sent, acknowledged
-        Batches put on the pipe; batches reported as durable. The first ones of the plan, in order.
+    begun, acknowledged
+        Batches whose write was announced; batches reported as durable. The first ones of the plan, in order. They
+        differ by one where the kill came in the middle of a write.
     killed_after_s
         Seconds from the first acknowledgement to the kill.
     """
 
     def __init__(self, path: Path, collection: str, plan: BatchPlan) -> None:
-        self.sent = 0
+        self.begun = 0
         self.acknowledged = 0
         self.killed_after_s = float(np.random.default_rng().uniform(KILL_AFTER_S_MIN, KILL_AFTER_S_MAX))
         self._plan = plan
@@ -94,14 +95,10 @@ class KilledWriter:
             killer = threading.Timer(self.killed_after_s, process.kill)
             try:
                 for line in process.stdout:
-                    if self.acknowledged == 0:
-                        killer.start()
-                    number = int(line.split()[0])
-                    assert number == self.acknowledged, (
-                        f"acknowledgement of batch {number}, expected {self.acknowledged}"
-                    )
-                    self.acknowledged += 1
-                    progress(len(self._plan.batch(number)))
+                    if self._heard(line):
+                        if self.acknowledged == 1:
+                            killer.start()
+                        progress(len(self._plan.batch(self.acknowledged - 1)))
             finally:
                 killer.cancel()
                 process.kill()
@@ -112,6 +109,18 @@ class KilledWriter:
                 message = (process.stderr.read().strip().splitlines() or ["no message"])[-1]
                 raise Internal(f"the writer of the demo stopped by itself: {message}", value=process.returncode)
 
+    def _heard(self, line: str) -> bool:
+        """Take down what the writer said; whether it was an acknowledgement."""
+        what, number = line.split()[:2]
+        expected = self.begun if what == "begin" else self.acknowledged
+        assert what in ("begin", "done"), line
+        assert int(number) == expected, f"the writer said {line!r}, expected batch {expected}"
+        if what == "begin":
+            self.begun += 1
+            return False
+        self.acknowledged += 1
+        return True
+
     def _feed(self, process: subprocess.Popen[str]) -> None:
         """Keep the pipe full until its other end is gone."""
         assert process.stdin is not None
@@ -121,10 +130,8 @@ class KilledWriter:
                 process.stdin.write(_encoded(self._plan.batch(number)))
                 process.stdin.flush()
                 number += 1
-                self.sent = number
         except BrokenPipeError:
-            # The reader is dead, which is what this is all about. It may have got this batch whole.
-            self.sent = number + 1
+            # The reader is dead, which is what this is all about.
             with suppress(BrokenPipeError):
                 process.stdin.close()
 
@@ -143,7 +150,7 @@ def _encoded(batch: Sequence[Row]) -> str:
     )
 
 
-def kill_in_mid_write(
+def kill_a_writer(
     path: Path, collection: str, settled: Mapping[str, Row], held_back: Sequence[Row], progress: Callable[[int], None]
 ) -> tuple[CrashReport, Database]:
     """Let a writer process insert and rewrite ``held_back`` until it is killed.
@@ -182,8 +189,9 @@ def inspected(
     """Compare every row of ``collection`` with the record."""
     points: dict[object, Point] = {point.id: point for point in collection.scroll(with_vectors=True)}
     expected = plan.after(writer.acknowledged)
+    compared = len(expected)
     in_flight = "idle"
-    if writer.sent > writer.acknowledged:
+    if writer.begun > writer.acknowledged:
         batch = plan.batch(writer.acknowledged)
         arrived = [row.is_stored_as(points.get(row.id)) for row in batch]
         in_flight = "all" if all(arrived) else "part" if any(arrived) else "none"
@@ -193,7 +201,8 @@ def inspected(
     disturbed = sum(not row.is_stored_as(points.get(row.id)) for row in settled.values())
     return CrashReport(
         acknowledged_batches=writer.acknowledged,
-        acknowledged_rows=sum(len(plan.batch(number)) for number in range(writer.acknowledged)),
+        acknowledged_row_writes=sum(len(plan.batch(number)) for number in range(writer.acknowledged)),
+        compared_rows=compared,
         lost_rows=lost,
         disturbed_rows=disturbed,
         stray_rows=sum(each not in expected and each not in settled for each in points),

@@ -18,7 +18,9 @@ from vecdb.types import F32Array
 
 MODEL = "wordllama"
 BATCH_TEXTS = 256
-HOW_TO_INSTALL = "the demo needs a text embedding model that comes as a Python package: pip install 'vecdb[demo]'"
+HOW_TO_INSTALL = (
+    "the text embedding model is not installed: it is the Python package wordllama, in vecdb's extra 'demo'"
+)
 
 
 class Embedder:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vecdb.api import Collection, Database
-from vecdb.demo.crash import kill_in_mid_write
+from vecdb.demo.crash import kill_a_writer
 from vecdb.demo.embedder import Embedder
 from vecdb.demo.material import Material, gather
 from vecdb.demo.measure import measure
@@ -91,6 +91,7 @@ def run(options: DemoOptions, screen: Screen) -> DemoReport:
     report = DemoReport(
         path=str(options.path),
         collection=COLLECTION,
+        rows_asked=options.rows,
         passages=points,
         compile_s=compile_s,
         seconds=stopwatch.seconds,
@@ -237,13 +238,14 @@ def _measure(
 
 
 def _crash(path: Path, material: Material, screen: Screen, stopwatch: Stopwatch) -> tuple[CrashReport, Database]:
-    screen.heading("kill -9 in the middle of a write")
+    screen.heading("kill -9 while another process writes")
     screen.say(
-        "Another process writes to the same database, batch by batch, and reports each that is durable. It is killed "
-        "at a random moment. Then the directory is opened again, and every row is compared with what had been reported."
+        "It writes to the same database, batch by batch, says when it begins one and reports each that is durable. It "
+        "is killed at a random moment. Then the directory is opened again, and every row is compared with what had "
+        "been reported."
     )
     settled = {row.id: row for row in material.rows}
-    with stopwatch.measuring("crash"), screen.bar("acknowledged", None, "rows") as bar:
-        crash, database = kill_in_mid_write(path, COLLECTION, settled, material.held_back, bar.advance)
+    with stopwatch.measuring("crash"), screen.bar("acknowledged", None, "row writes") as bar:
+        crash, database = kill_a_writer(path, COLLECTION, settled, material.held_back, bar.advance)
     tell_crash(crash, len(settled), screen)
     return crash, database

@@ -9,10 +9,10 @@ from vecdb.demo.screen import Screen
 from vecdb.results import CollectionStats
 
 IN_FLIGHT = {
-    "all": "one batch, all of it is there",
-    "none": "one batch, none of it is there",
-    "part": "one batch, and only a PART of it is there",
-    "idle": "no batch",
+    "all": "one batch was begun and not acknowledged; all of it is there",
+    "none": "one batch was begun and not acknowledged; none of it is there",
+    "part": "one batch was begun and not acknowledged, and only a PART of it is there",
+    "idle": "no batch: the kill came between two writes",
 }
 
 
@@ -35,8 +35,8 @@ def tell_crash(crash: CrashReport, settled_rows: int, screen: Screen) -> None:
     screen.facts(
         [
             ("killed", f"{crash.killed_after_s:.2f} s after the first acknowledgement"),
-            ("acknowledged", f"{crash.acknowledged_rows:,} rows in {crash.acknowledged_batches:,} batches"),
-            ("lost", f"{crash.lost_rows:,} rows"),
+            ("acknowledged", f"{crash.acknowledged_row_writes:,} row writes in {crash.acknowledged_batches:,} batches"),
+            ("lost", f"{crash.lost_rows:,} of the {crash.compared_rows:,} different rows that they wrote"),
             ("in flight", IN_FLIGHT[crash.in_flight]),
             ("older rows", f"{settled_rows:,} compared, {crash.disturbed_rows:,} changed or missing"),
             ("strays", f"{crash.stray_rows:,} rows that nobody wrote"),
@@ -60,9 +60,13 @@ def tell_summary(report: DemoReport, kept: bool, screen: Screen) -> None:
         return
     screen.say(
         f"{report.passages:,} passages of real documentation are searchable by meaning; a search at default settings "
-        f"finds {report.measures.recall_at_10:.1%} of the true ten nearest. A writer was killed in the middle of a "
-        f"write: {crash.acknowledged_rows:,} rows acknowledged, {crash.lost_rows} lost. {took}"
+        f"finds {report.measures.recall_at_10:.1%} of the true ten nearest. A writer was killed "
+        f"{'in the middle of a write' if crash.in_mid_write else 'between two writes'}, with "
+        f"{crash.acknowledged_row_writes:,} row writes acknowledged: all {crash.compared_rows:,} rows that they wrote "
+        f"are there as last acknowledged, {crash.lost_rows} lost. {took}"
     )
+    for shortfall in report.shortfalls:
+        screen.say(f"NOT REACHED: {shortfall}.")
     if not kept:
         return
     path, name = report.path, report.collection

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from vecdb.api import Collection
+from vecdb.arguments import as_timeout_s
 from vecdb.engine.store import OpenCollection
 from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
 from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
@@ -68,4 +69,4 @@ class EmbeddedCollection(Collection):
     def wait_indexed(self, timeout_s: float = 600.0) -> None:
         """Flush, then return when no row waits for an index."""
         with self._lease() as opened:
-            opened.wait_indexed(timeout_s)
+            opened.wait_indexed(as_timeout_s(timeout_s))

@@ -113,19 +113,27 @@ class Indexer:
         return None
 
     def _run(self) -> None:
-        state = self._state
         try:
-            while not state.closing.is_set():
-                wanted = self._next()
-                if wanted is None:
-                    return
+            while (wanted := self._next_or_end()) is not None:
                 self._build_or_report(*wanted)
                 with self._changed:
                     self._changed.notify_all()
-        finally:
-            with self._changed:
-                self._scheduled = False
-                self._changed.notify_all()
+        except BaseException:
+            self._end()
+            raise
+
+    def _next_or_end(self) -> tuple[SegmentReader, VectorField] | None:
+        """What to build next. Where there is nothing the run ends at once: what is flushed later needs another."""
+        with self._changed:
+            wanted = None if self._state.closing.is_set() else self._next()
+            if wanted is None:
+                self._end()
+            return wanted
+
+    def _end(self) -> None:
+        with self._changed:
+            self._scheduled = False
+            self._changed.notify_all()
 
     def _build_or_report(self, reader: SegmentReader, declared: VectorField) -> None:
         try:

@@ -1,8 +1,8 @@
 """What searches are expected to cost, learnt from those that ran: whether one is short enough for the event loop.
 
 A search in the event loop saves two changes of thread but holds up every other request, so only a kind of search that
-has proved short runs there: one that was seen, without a filter (whose first evaluation may read every payload), and
-that waits for no write.
+has proved short runs there: one query, of a kind that was seen, without a filter (whose first evaluation may read every
+payload), and that waits for no write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from vecdb.v1 import vecdb_pb2
 KINDS_MAX = 10_000
 _WEIGHT_OF_NEW = 0.2
 
-Kind: TypeAlias = tuple[str, str, float, int]
+_SHORT_K_MAX = 100
+"""A longer ranking is never answered in the event loop: its payloads may be long to read and to encode."""
+
+Kind: TypeAlias = tuple[str, str, float, int, int, bool, bool]
 
 
 class SearchCosts:
@@ -22,27 +25,26 @@ class SearchCosts:
 
     Parameters
     ----------
-    inline_s_max
+    short_search_s
         Longest expected time of a search that may run in the event loop.
     """
 
-    def __init__(self, inline_s_max: float) -> None:
-        self._inline_s_max = inline_s_max
+    def __init__(self, short_search_s: float) -> None:
+        self._short_search_s = short_search_s
         self._query_s: dict[Kind, float] = {}
 
     def is_short(self, request: vecdb_pb2.SearchRequest) -> bool:
         """Whether the search may run in the event loop."""
-        if request.HasField("where") or request.read_after_seq:
+        if request.query_count != 1 or request.k > _SHORT_K_MAX or request.HasField("where") or request.read_after_seq:
             return False
-        query_s = self._query_s.get(_kind(request))
-        return query_s is not None and query_s * request.query_count < self._inline_s_max
+        return self._query_s.get(_kind(request), self._short_search_s) < self._short_search_s
 
-    def record(self, request: vecdb_pb2.SearchRequest, seconds: float) -> None:
-        """Note what a search took; ``seconds`` without waiting for a thread."""
-        if request.HasField("where") or request.query_count == 0:
+    def record(self, request: vecdb_pb2.SearchRequest, seconds: float, queries: int) -> None:
+        """Note what ``queries`` queries took together; ``seconds`` without waiting for a thread."""
+        if request.HasField("where") or queries == 0:
             return
         kind = _kind(request)
-        query_s = seconds / request.query_count
+        query_s = seconds / queries
         known_s = self._query_s.get(kind, query_s)
         if len(self._query_s) >= KINDS_MAX:
             # Kinds are the callers' to invent: forget them all rather than grow.
@@ -51,4 +53,12 @@ class SearchCosts:
 
 
 def _kind(request: vecdb_pb2.SearchRequest) -> Kind:
-    return request.collection, request.queries.field, request.recall, request.ef
+    return (
+        request.collection,
+        request.queries.field,
+        request.recall,
+        request.ef,
+        request.k.bit_length(),
+        request.with_payloads,
+        request.with_vectors,
+    )

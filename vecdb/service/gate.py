@@ -1,18 +1,20 @@
 """The gate: takes every request from its bytes to the bytes of its reply, and is the only thing that grpc calls.
 
 In this order: admit (before anything is parsed; what authenticates a caller belongs here), parse, answer within the
-deadline, turn errors into statuses, measure. Only short searches run in the event loop; whatever may wait or compute
-runs in threads. An unexpected exception becomes Internal with an id that the log explains; no caller sees more of it.
+deadline, turn errors into statuses, measure. Only searches that proved short may run in the event loop; whatever may
+wait or compute runs in threads. An unexpected exception becomes Internal with an id that the log explains; no caller
+sees more of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -21,8 +23,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from vecdb.api import Database
-from vecdb.errors import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, VecdbError
+from vecdb.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, VecdbError
 from vecdb.service.costs import SearchCosts
+from vecdb.service.groups import SearchGroups
 from vecdb.service.measures import Measures
 from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, search
 from vecdb.service.options import ServerOptions
@@ -60,7 +63,8 @@ class Gate:
         self.measures = Measures(tuple(METHODS))
         self._database = database
         self._options = options
-        self._costs = SearchCosts(options.inline_s_max)
+        self._costs = SearchCosts(options.short_search_s)
+        self._groups = SearchGroups(database, self._costs.record)
         self._pools = {
             work: ThreadPoolExecutor(threads, thread_name_prefix=f"vecdb-{work.value}")
             for work, threads in (
@@ -84,11 +88,13 @@ class Gate:
 
     def close(self) -> None:
         """Drop what waits for a thread; what runs goes on. ``join`` waits for it."""
+        self._groups.close()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
         """Wait for the threads."""
+        self._groups.join()
         for pool in self._pools.values():
             pool.shutdown(wait=True)
 
@@ -100,10 +106,13 @@ class Gate:
     async def _stream(self, name: str, method: Method, data: bytes, context: _Context) -> None:
         async def write_all() -> None:
             pieces = self._pieces(method, data)
+            loop = asyncio.get_running_loop()
             last = False
-            while not last:
-                piece, last = await self._bounded(name, method, lambda: next(pieces))
-                await context.write(piece)
+            # One deadline for the whole stream, so that a caller who does not read cannot hold a place for ever.
+            async with self._deadline(name, method):
+                while not last:
+                    piece, last = await loop.run_in_executor(self._pools[method.work], lambda: next(pieces))
+                    await _write(context, piece)
 
         await self._pass(name, context, write_all())
 
@@ -139,17 +148,20 @@ class Gate:
 
     async def _search(self, method: Method, data: bytes) -> bytes:
         request = cast(vecdb_pb2.SearchRequest, _parsed(method.request, data))
+        if self._costs.is_short(request):
+            self.measures.methods["Search"].short += 1
+            async with self._deadline("Search", method):
+                return _bounded_reply(await self._groups.answer(request))
 
         def timed() -> tuple[bytes, float]:
             started = time.perf_counter()
-            return _encoded(search(self._database, request)), time.perf_counter() - started
+            return _bounded_reply(search(self._database, request).SerializeToString()), time.perf_counter() - started
 
-        if self._costs.is_short(request):
-            self.measures.methods["Search"].inline += 1
-            reply, seconds = timed()
-        else:
-            reply, seconds = await self._bounded("Search", method, timed)
-        self._costs.record(request, seconds)
+        # One that waits for a write must not take the threads of those that need not wait.
+        work = Work.WAIT if request.read_after_seq else method.work
+        async with self._deadline("Search", method):
+            reply, seconds = await asyncio.get_running_loop().run_in_executor(self._pools[work], timed)
+        self._costs.record(request, seconds, request.query_count)
         return reply
 
     async def _bounded(self, name: str, method: Method, work: Callable[[], _Result]) -> _Result:
@@ -157,11 +169,16 @@ class Gate:
 
         A thread cannot be stopped: past the deadline its result is dropped, and it counts against its pool until done.
         """
+        async with self._deadline(name, method):
+            return await asyncio.get_running_loop().run_in_executor(self._pools[method.work], work)
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, name: str, method: Method) -> AsyncIterator[None]:
+        """Raise DeadlineExceeded where the block takes longer than the server allows."""
         deadline_s = self._options.deadline_s if method.bounded else None
-        future = asyncio.get_running_loop().run_in_executor(self._pools[method.work], work)
         try:
             async with asyncio.timeout(deadline_s):
-                return await future
+                yield
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{name} was not answered within the server's deadline of {deadline_s} s",
@@ -171,7 +188,7 @@ class Gate:
 
     def _answer(self, method: Method, data: bytes) -> bytes:
         answer = cast(Unary, method.answer)
-        return _encoded(answer(self._database, _parsed(method.request, data)))
+        return _bounded_reply(answer(self._database, _parsed(method.request, data)).SerializeToString())
 
     def _pieces(self, method: Method, data: bytes) -> Iterator[tuple[bytes, bool]]:
         """The encoded replies, each with whether it is the last. Nothing is done before the first is asked for."""
@@ -192,8 +209,15 @@ def _parsed(kind: type[Message], data: bytes) -> Message:
         raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
 
 
-def _encoded(reply: Message) -> bytes:
-    data = reply.SerializeToString()
+async def _write(context: _Context, piece: bytes) -> None:
+    """Send one piece; a caller that went away is no failure of the server."""
+    try:
+        await context.write(piece)
+    except Exception as error:
+        raise Cancelled("the caller went away", field="stream") from error
+
+
+def _bounded_reply(data: bytes) -> bytes:
     if len(data) > REPLY_BYTES_MAX:
         raise ResourceExhausted(
             f"the reply has {len(data)} bytes; one message holds at most {REPLY_BYTES_MAX}: use SearchStream",

@@ -18,15 +18,15 @@ class MethodMeasure:
         Those that failed, by code of the error.
     total_s, longest_s
         Time from the first byte of the request to the end of the reply.
-    inline
-        Searches that ran in the event loop.
+    short
+        Searches expected to be short, which took no thread of the pool.
     """
 
     requests: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     total_s: float = 0.0
     longest_s: float = 0.0
-    inline: int = 0
+    short: int = 0
 
 
 class Measures:

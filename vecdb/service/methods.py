@@ -83,11 +83,11 @@ def _drop_collection(database: Database, request: vecdb_pb2.DropCollectionReques
 
 
 def _write(database: Database, request: vecdb_pb2.WriteRequest) -> Message:
-    return encode_write_result(_collection(database, request).run_write(decode_write(request)))
+    return encode_write_result(named_collection(database, request).run_write(decode_write(request)))
 
 
 def search(database: Database, request: vecdb_pb2.SearchRequest) -> Message:
-    """The rankings of a search in one message; a public name because short ones are called in the event loop."""
+    """The rankings of a search in one message."""
     pieces = _search_stream(database, request)
     reply = next(pieces)
     for piece in pieces:
@@ -96,40 +96,40 @@ def search(database: Database, request: vecdb_pb2.SearchRequest) -> Message:
 
 
 def _search_stream(database: Database, request: vecdb_pb2.SearchRequest) -> Iterator[Message]:
-    rankings = _collection(database, request).run_search(decode_search(request))
+    rankings = named_collection(database, request).run_search(decode_search(request))
     return encode_rankings(rankings, with_payloads=request.with_payloads, with_vectors=request.with_vectors)
 
 
 def _get(database: Database, request: vecdb_pb2.GetRequest) -> Iterator[Message]:
-    return encode_points(_collection(database, request).run_get(decode_get(request)))
+    return encode_points(named_collection(database, request).run_get(decode_get(request)))
 
 
 def _count(database: Database, request: vecdb_pb2.CountRequest) -> Message:
-    return vecdb_pb2.CountReply(count=_collection(database, request).run_count(decode_count(request)))
+    return vecdb_pb2.CountReply(count=named_collection(database, request).run_count(decode_count(request)))
 
 
 def _scroll(database: Database, request: vecdb_pb2.ScrollRequest) -> Iterator[Message]:
-    page = _collection(database, request).run_scroll(decode_scroll(request))
+    page = named_collection(database, request).run_scroll(decode_scroll(request))
     pieces = list(encode_points(page.points))
     pieces[-1].next_cursor = page.next_cursor or b""
     return iter(pieces)
 
 
 def _stats(database: Database, request: vecdb_pb2.StatsRequest) -> Message:
-    return encode_stats(_collection(database, request).stats())
+    return encode_stats(named_collection(database, request).stats())
 
 
 def _flush(database: Database, request: vecdb_pb2.FlushRequest) -> Message:
-    _collection(database, request).flush()
+    named_collection(database, request).flush()
     return vecdb_pb2.FlushReply()
 
 
 def _wait_indexed(database: Database, request: vecdb_pb2.WaitIndexedRequest) -> Message:
-    _collection(database, request).wait_indexed(request.timeout_s)
+    named_collection(database, request).wait_indexed(request.timeout_s)
     return vecdb_pb2.WaitIndexedReply()
 
 
-def _collection(database: Database, request: Any) -> Collection:
+def named_collection(database: Database, request: Any) -> Collection:
     """The collection that a request names; not another that took over its name."""
     collection = database.collection(request.collection)
     if request.collection_id and request.collection_id != collection.collection_id:

@@ -45,8 +45,9 @@ class ServerOptions:
         Requests under way on one connection; the next waits at the client.
     read_threads, write_threads, wait_threads
         Threads for reads, for writes (which wait for the disk, together), and for ``wait_indexed``.
-    inline_s_max
-        A search expected to take less than this runs in the event loop, which saves it two changes of thread; 0: none.
+    short_search_s
+        Searches expected to take less than this run in the event loop while they are alone, and in batches while they
+        are many; longer ones run in threads each. 0: all are long.
     interceptors
         Run before this server's own gate, which sees a request before it is parsed.
     """
@@ -62,7 +63,7 @@ class ServerOptions:
     read_threads: int = 8
     write_threads: int = 64
     wait_threads: int = 16
-    inline_s_max: float = 0.001
+    short_search_s: float = 0.002
     interceptors: tuple[grpc.aio.ServerInterceptor[Any, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class ServerOptions:
             ("read_threads", 1, 1_024),
             ("write_threads", 1, 1_024),
             ("wait_threads", 1, 1_024),
-            ("inline_s_max", 0.0, 1.0),
+            ("short_search_s", 0.0, 1.0),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

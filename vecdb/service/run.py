@@ -65,3 +65,6 @@ async def _serve(database: EmbeddedDatabase, options: ServerOptions) -> None:
         await server.stop(grace_s=0.0)
     second.cancel()
     await stopping
+    # Whatever waits in the engine gives up, so that the threads end while the loop that they answer to still runs.
+    await asyncio.get_running_loop().run_in_executor(None, database.close)
+    await server.join()

@@ -28,6 +28,7 @@ from vecdb.filter import (
     parse_filter,
 )
 from vecdb.filter.literals import INTEGER_DIGITS_MAX, scalar
+from vecdb.filter.tree import IN_VALUES_MAX, NODES_MAX
 from vecdb.requests import FilterText, Where
 from vecdb.v1 import values_pb2
 from vecdb.wire.schemas import known_member
@@ -89,14 +90,46 @@ def decode_where(message: values_pb2.Filter) -> Where:
     """
     form = message.WhichOneof("form")
     if form == "text":
+        if len(message.parameters) > NODES_MAX:
+            raise InvalidArgument(
+                f"a filter has at most {NODES_MAX} parameters, got {len(message.parameters)}",
+                field="params",
+                limit=NODES_MAX,
+                value=len(message.parameters),
+            )
         return FilterText(message.text, {name: _decode_parameter(each) for name, each in message.parameters.items()})
     if form == "expression":
         if message.parameters:
             raise InvalidArgument(
                 "params belong to a filter given as text", field="params", value=", ".join(message.parameters)
             )
+        _check_nodes(message.expression)
         return decode_expression(message.expression)
     raise unknown_choice("where")
+
+
+def _check_nodes(message: values_pb2.Expression) -> None:
+    """Count a tree before any of it is turned into objects: a small message can hold a great many nodes."""
+    waiting = [message]
+    nodes = 0
+    while waiting:
+        node = waiting.pop()
+        form = node.WhichOneof("node")
+        nodes += 1
+        below = getattr(node, form).operands if form in ("all_of", "any_of") else ()
+        if nodes + len(waiting) + len(below) > NODES_MAX:
+            raise InvalidArgument(f"a filter has at most {NODES_MAX} nodes", field="where", limit=f"{NODES_MAX} nodes")
+        waiting.extend(below)
+        if form == "negation":
+            waiting.append(node.negation)
+
+
+def _check_values(count: int) -> None:
+    """Refuse a list far beyond the limit before it is turned into objects; the filter itself knows the limit."""
+    if count > 10 * IN_VALUES_MAX:
+        raise InvalidArgument(
+            f"IN takes at most {IN_VALUES_MAX} values, got {count}", field="where", limit=IN_VALUES_MAX, value=count
+        )
 
 
 def unknown_choice(name: str) -> Unimplemented:
@@ -159,6 +192,7 @@ def decode_expression(message: values_pb2.Expression) -> Filter:
             return Compare(_decode_path(comparison.path), operator, _decode_value(comparison.value))
         case "membership":
             membership = message.membership
+            _check_values(len(membership.values))
             return In(_decode_path(membership.path), tuple(map(_decode_value, membership.values)))
         case "prefix":
             return Prefix(_decode_path(message.prefix.path), message.prefix.prefix)
@@ -241,6 +275,7 @@ def _decode_parameter(message: values_pb2.Parameter) -> Any:
         case "scalar":
             return decode_scalar(message.scalar)
         case "list":
+            _check_values(len(message.list.values))
             return [decode_scalar(each) for each in message.list.values]
         case _:
             raise unknown_choice("params")

@@ -49,17 +49,12 @@ def decode_ids(column: values_pb2.IdColumn, name: str = "ids") -> tuple[PointId,
         An id of a kind unknown here.
     """
     integers, strings, kinds = column.integers, column.strings, column.kinds
-    count = len(integers) + len(strings)
     if strings:
         lengths = [*map(len, strings)]
         if min(lengths) == 0 or max(lengths) * _UTF8_BYTES_MAX > NAME_BYTES_MAX:
             as_ids(_merged(column, name) if kinds else strings)
     if not kinds and not (integers and strings):
         return tuple(strings) if strings else tuple(integers)
-    if len(kinds) != count:
-        raise InvalidArgument(
-            f"{name}.kinds has {len(kinds)} bytes for {count} ids", field=f"{name}.kinds", limit=count, value=len(kinds)
-        )
     return _merged(column, name)
 
 

@@ -98,7 +98,7 @@ def missing(entry: EngineEntry) -> str | None:
         found = importlib.util.find_spec(entry.needs) is not None
     except ModuleNotFoundError:
         found = False
-    return None if found else f"{entry.needs} is not installed (pip install 'vecdb[bench]')"
+    return None if found else f"the package {entry.library} is not installed; it is in vecdb's extra 'bench'"
 
 
 def make_engine(name: str, directory: Path, seed: int) -> Engine:

@@ -25,7 +25,7 @@ class UsearchGraph(Engine):
         from usearch.index import Index
 
         self.vectors = vectors
-        self.index = Index(
+        self.index: Any = Index(
             ndim=vectors.dim,
             metric=METRICS[vectors.metric],
             dtype="f32",
@@ -41,7 +41,7 @@ class UsearchGraph(Engine):
 
     def bind(self, k: int, effort: int) -> Bound:
         """``search`` with one row, and with all rows."""
-        self.index.expansion_search = max(effort, k)  # type: ignore[misc]  # it has a setter; the annotation hides it
+        self.index.expansion_search = max(effort, k)
         search, queries = self.index.search, np.array(self.vectors.unit_queries)
         rows = list(queries[:, np.newaxis, :])
         few = few_of(queries)
