@@ -55,11 +55,11 @@ clean:  ## remove what was built and cached, but not .venv
 	find vecdb tests proto bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of packages, so that no target installs more than it uses. They depend on pyproject.toml alone:
-# the package itself is installed editable.
+# the package itself is installed editable. A .venv that was made by half is removed: it would pass for a whole one.
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then echo "vecdb needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; fi
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half of it would pass for the whole next time
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(PIP) --editable ".[$*]"

@@ -178,3 +178,16 @@ def test_efforts_below_k_are_not_measured():
 )
 def test_the_sweeps_that_come_with_vecdb_are_valid(sweep):
     assert plan_of(parsed("--sweep", str(sweep))).rounds > 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--efforts", "a", "must be whole numbers with commas, as in 10,40,160; got 'a'"),
+        ("--pin", "first", "must be the number of a core, 'last' or 'none'; got 'first'"),
+    ],
+)
+def test_a_wrong_value_is_told_to_a_person(capsys, option, value, said):
+    with pytest.raises(SystemExit):
+        parsed(option, value)
+    assert said in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import vecdb
-from vecdb.cli import demo, terminal
+from vecdb.cli import demo, serve, terminal
 from vecdb.demo.report import CrashReport, DemoReport, Measures
 
 
@@ -132,6 +134,32 @@ def test_serve_answers_search_and_stats_until_a_signal(vecdb_command, database, 
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=60) == 0
+        assert server.stderr is not None
+        lines = server.stderr.read().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} (INFO|WARNING) ", line) for line in lines), lines
+    assert "starting" in lines[0]
+    assert "stopped" in lines[-1]
+
+
+def test_a_line_of_the_log_stays_one_line():
+    record = logging.LogRecord("vecdb", logging.WARNING, "", 0, "event collection=%s", ("a\nb\x1b[31m退",), None)
+    line = serve.LineFormatter().format(record)
+    assert line.endswith("WARNING event collection=a\\nb\\x1b[31m退")
+
+
+def test_the_log_is_left_as_it_was(vecdb_command, tmp_path, monkeypatch):
+    logger = logging.getLogger("vecdb")
+    before = logger.level, list(logger.handlers)
+
+    def run_server(options):
+        logger.info("seen")
+        return 0
+
+    monkeypatch.setattr("vecdb.service.run_server", run_server)
+    outcome = vecdb_command("serve", tmp_path / "kb")
+    assert outcome.status == 0
+    assert outcome.err.splitlines()[-1].endswith("INFO seen")
+    assert (logger.level, logger.handlers) == before
 
 
 def test_serve_refuses_an_open_address_without_tls(vecdb_command, tmp_path):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 ROOT = Path(__file__).parents[2]
-CHILD_TIMEOUT_S = 120
+CHILD_TIMEOUT_S = 60
 FAILED = 70
 """Exit status of a child whose task raised."""
 

@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import subprocess
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,11 @@ def run_until_power_loss(
             raise
     if workload.database is not None:
         # Background threads come to an end; none of them can change a byte any more.
-        with suppress(BaseException):
+        try:
             workload.database.close()
+        except BaseException as error:
+            # After a loss of power closing may fail in any way; it is told, not judged.
+            report("close failed", error=repr(error))
     report("lost", call=file_system.lost_at, calls=file_system.calls)
     for directory, seed in survivors:
         file_system.materialise(Path(directory), seed=seed)

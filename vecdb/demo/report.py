@@ -153,4 +153,4 @@ class DemoReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
-        return asdict(self) | {"ok": self.ok}
+        return asdict(self) | {"ok": self.ok, "shortfalls": self.shortfalls}

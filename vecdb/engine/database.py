@@ -96,8 +96,7 @@ class EmbeddedDatabase(Database):
             What is there is damaged.
         """
         options = options or EngineOptions()
-        # Absolute, so that a later change of the working directory leads nowhere else.
-        root = MmapDirectory.open(Path(path).absolute(), file_system or FileSystem(), create=True)
+        root = MmapDirectory.open(Path(path), file_system or FileSystem(), create=True)
         if not root.exists(MARKER) and _foreign(root):
             raise FailedPrecondition(
                 f"{root.path} is not a vecdb database and not empty",

@@ -355,7 +355,7 @@ class Writer:
         if self._stopped_by is None and full and len(state.view.memtables) <= state.options.memtables_waiting_max:
             try:
                 self._seal(0)
-            except (VecdbError, MemoryError) as error:
+            except BaseException as error:  # noqa: BLE001 - an error from here would end the thread that all writes wait for
                 state.events.report("seal_failed", error=type(error).__name__)
 
     def _stop(self, error: BaseException) -> None:

@@ -13,6 +13,7 @@ from vecdb.v1 import vecdb_pb2
 
 KINDS_MAX = 10_000
 _WEIGHT_OF_NEW = 0.2
+_OUTLIER = 4.0
 
 _SHORT_K_MAX = 100
 """A longer ranking is never answered in the event loop: its payloads may be long to read and to encode."""
@@ -40,12 +41,14 @@ class SearchCosts:
         return self._query_s.get(_kind(request), self._short_search_s) < self._short_search_s
 
     def record(self, request: vecdb_pb2.SearchRequest, seconds: float, queries: int) -> None:
-        """Note what ``queries`` queries took together; ``seconds`` without waiting for a thread."""
+        """Note what ``queries`` queries took together: time of the thread, or of the event loop that they held up."""
         if request.HasField("where") or queries == 0:
             return
         kind = _kind(request)
         query_s = seconds / queries
         known_s = self._query_s.get(kind, query_s)
+        # One that was merely interrupted must not make its kind look long; if they stay long, a few say so.
+        query_s = min(query_s, _OUTLIER * known_s)
         if len(self._query_s) >= KINDS_MAX:
             # Kinds are the callers' to invent: forget them all rather than grow.
             self._query_s.clear()

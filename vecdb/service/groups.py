@@ -134,9 +134,9 @@ class SearchGroups:
                 if each is not None:
                     groups.setdefault(each.kind(), []).append(each)
             for group in groups.values():
-                started = time.perf_counter()
+                started = time.thread_time()
                 outcomes = self._outcomes(group)
-                loop.call_soon_threadsafe(self._leave, outcomes, time.perf_counter() - started)
+                loop.call_soon_threadsafe(self._leave, outcomes, time.thread_time() - started)
 
     def _leave(self, outcomes: list[Outcome], seconds: float) -> None:
         self._in_thread -= len(outcomes)

@@ -238,6 +238,8 @@ class MmapDirectory:
             ``path`` leads to something else, or may not be written.
         """
         with translating(path, "read"):
+            # Absolute, so that a later change of the working directory leads nowhere else.
+            path = fs.absolute(path)
             exists = fs.is_directory(path)
             taken = not exists and fs.size_of(path) is not None
         if taken:

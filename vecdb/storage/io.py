@@ -141,6 +141,10 @@ class FileSystem:
         except FileNotFoundError:
             return None
 
+    def absolute(self, path: Path) -> Path:
+        """The path from the root; what it leads to need not exist."""
+        return path.absolute()
+
     def is_directory(self, path: Path) -> bool:
         """Whether ``path`` leads to a directory."""
         try:
