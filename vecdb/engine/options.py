@@ -38,7 +38,7 @@ class EngineOptions:
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
 
-    memtable_size_bytes: int = 64 * 2**20
+    memtable_size_bytes: int = 128 * 2**20
     memtables_waiting_max: int = 2
     unindexed_rows_max: int = 200_000
     slow_down_s_max: float = 1.0
