@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -201,10 +202,11 @@ class PersistentWorkload(Workload):
 
 
 def again(call: Callable[[], Result]) -> Result:
-    """Call once more where space was lacking: by then there is some."""
-    for _ in range(3):
+    """Call again where space was lacking: there is some by then, but a flush that failed needs a moment to be repeated."""
+    for _ in range(500):
         with suppress(ResourceExhausted):
             return call()
+        time.sleep(0.01)
     return call()
 
 
