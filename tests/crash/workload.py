@@ -202,7 +202,7 @@ class PersistentWorkload(Workload):
 
 
 def again(call: Callable[[], Result]) -> Result:
-    """Call again where space was lacking: there is some by then, but a flush that failed needs a moment to be repeated."""
+    """Call again where space was lacking: there is some by then, but a failed flush needs a moment to be repeated."""
     for _ in range(500):
         with suppress(ResourceExhausted):
             return call()
