@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.errors import InvalidArgument
 from vecdb.filter import Filter
@@ -259,10 +260,17 @@ def check_against_schema(request: UpsertRequest, schema: CollectionSchema) -> No
         raise InvalidArgument(f"vectors must name the field {declared!r}", field="vectors", limit=declared)
 
 
-def check_vectors(values: F32Array, declared: VectorField, name: str, rows: U32Array | None = None) -> None:
-    """Check (n, dim) float32 ``values`` against the field they belong to; ``name`` is what errors call them."""
+def check_vectors(
+    values: F32Array, declared: VectorField, name: str, rows: U32Array | None = None
+) -> NDArray[np.float64]:
+    """Check (n, dim) float32 ``values`` against the field they belong to; ``name`` is what errors call them.
+
+    Returns
+    -------
+    The Euclidean length of each row, (n,) float64.
+    """
     if values.shape[0] == 0:
-        return
+        return np.zeros(0)
     if values.shape[1] != declared.dim:
         raise InvalidArgument(
             f"{name} must have {declared.dim} dimensions, got {values.shape[1]}",
@@ -295,6 +303,7 @@ def check_vectors(values: F32Array, declared: VectorField, name: str, rows: U32A
             limit="non-zero under cosine",
             value=0.0,
         )
+    return norms
 
 
 def _at(name: str, row: int, rows: U32Array | None) -> str:

@@ -25,7 +25,7 @@ from vecdb.engine.state import LOG, MIRROR
 from vecdb.errors import Corruption, FailedPrecondition, VecdbError
 from vecdb.payload import decode_payload
 from vecdb.schema import CollectionSchema
-from vecdb.segment.ids import hash_keys, id_of, unpack
+from vecdb.segment.ids import Packed, hash_keys, id_of
 from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
@@ -265,12 +265,14 @@ class _Checker:
 
 def _check_journal(reader: SegmentReader) -> None:
     """Decode what a journal holds; raises Corruption where it cannot be."""
-    offsets, keys = reader.array(Role.JOURNAL, "key_offsets"), reader.array(Role.JOURNAL, "keys")
+    offsets = reader.array(Role.JOURNAL, "key_offsets")
+    packed = Packed(offsets, reader.array(Role.JOURNAL, "keys"))
     for number in range(offsets.shape[0] - 1):
-        id_of(unpack(offsets, keys, number))
-    offsets, requests = reader.array(Role.JOURNAL, "request_offsets"), reader.array(Role.JOURNAL, "requests")
+        id_of(packed[number])
+    offsets = reader.array(Role.JOURNAL, "request_offsets")
+    packed = Packed(offsets, reader.array(Role.JOURNAL, "requests"))
     for number in range(offsets.shape[0] - 1):
         try:
-            AppliedRequest.decode(unpack(offsets, requests, number))
+            AppliedRequest.decode(packed[number])
         except DecodeError as error:
             raise Corruption(f"request {number} of the journal cannot be read: {error}", field="journal") from error

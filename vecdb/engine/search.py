@@ -8,7 +8,7 @@ import numpy as np
 
 from vecdb.bitmap import Bitmap
 from vecdb.engine.matching import allowed_rows, bind, id_at
-from vecdb.engine.read import payload_of, vectors_of
+from vecdb.engine.read import vectors_of
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.query.execute import PartSearch, Ranked, SearchablePart, search_parts
@@ -31,7 +31,7 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
         A file that the search needs is damaged.
     """
     declared = state.manifest.schema.vector(request.field)
-    check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
+    lengths = check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
     where = bind(request.where)
     if request.queries.shape[0] == 0:
         return []
@@ -47,7 +47,7 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
         searches.append(PartSearch(_searchable(state, part, declared), allowed))
     ranked = search_parts(
         searches,
-        comparable(request.queries, declared),
+        comparable(request.queries, lengths, declared),
         request.k,
         request.recall,
         request.ef,
@@ -55,9 +55,13 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
     )
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
+    if request.with_payloads:
+        _ensure_payloads(ranked, parts)
+    scores, distances = outside(ranked.distances, declared.metric)
+    counts = (ranked.rows >= 0).sum(axis=1).tolist()
     return [
-        _hits(ranked, number, parts, declared.metric, request, unindexed_rows)
-        for number in range(request.queries.shape[0])
+        _hits(ranked, number, count, parts, scores[number, :count], distances[number, :count], request, unindexed_rows)
+        for number, count in enumerate(counts)
     ]
 
 
@@ -68,17 +72,23 @@ def _searchable(state: CollectionState, part: PartView, declared: VectorField) -
 
 
 def _hits(
-    ranked: Ranked, number: int, parts: Sequence[PartView], metric: Metric, request: SearchRequest, unindexed_rows: int
+    ranked: Ranked,
+    number: int,
+    count: int,
+    parts: Sequence[PartView],
+    scores: F32Array,
+    distances: F32Array,
+    request: SearchRequest,
+    unindexed_rows: int,
 ) -> Hits:
-    count = int((ranked.rows[number] >= 0).sum())
+    """The ranking of query ``number``, of ``count`` hits."""
     rows = ranked.rows[number, :count].tolist()
     of = [parts[part] for part in ranked.parts[number, :count].tolist()]
-    scores, distances = outside(ranked.distances[number, :count], metric)
-    if request.with_payloads:
-        _ensure_payloads(of, rows)
 
     def payload(position: int) -> bytes:
-        return payload_of(of[position], rows[position])
+        part, row = of[position], rows[position]
+        # Those of segments were verified before.
+        return part.reader.payload(row) if isinstance(part, SegmentView) else part.memtable.payloads[row]
 
     def vectors(position: int) -> Mapping[str, F32Array]:
         return vectors_of(of[position], rows[position])
@@ -96,14 +106,13 @@ def _hits(
     )
 
 
-def _ensure_payloads(parts: Sequence[PartView], rows: Sequence[int]) -> None:
+def _ensure_payloads(ranked: Ranked, parts: Sequence[PartView]) -> None:
     """Verify the payloads of the hits now: the files may be gone when they are looked at, the mapping is not."""
-    by_reader: dict[int, tuple[SegmentView, list[int]]] = {}
-    for part, row in zip(parts, rows, strict=True):
-        if isinstance(part, SegmentView):
-            by_reader.setdefault(id(part.reader), (part, []))[1].append(row)
-    for part, wanted in by_reader.values():
-        part.reader.ensure_payloads(np.array(wanted, np.int64))
+    for number, part in enumerate(parts):
+        if isinstance(part, SegmentView) and not part.reader.payloads_verified:
+            rows = np.unique(ranked.rows[ranked.parts == number])
+            if rows.shape[0]:
+                part.reader.ensure_payloads(rows)
 
 
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:

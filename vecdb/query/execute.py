@@ -150,9 +150,11 @@ def _search_part(
         return part.scan.search(queries, k, allowed=allowed, ensure=ensure), 0
     answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=ensure)
     wanted = min(k, count)
-    short = np.flatnonzero((answer.topk.slots[:, :wanted] < 0).any(axis=1))
-    if short.shape[0] == 0:
+    # Rows come first and gaps last, so the last place that should be filled tells.
+    missing = answer.topk.slots[:, wanted - 1] < 0
+    if not missing.any():
         return answer, 0
+    short = np.flatnonzero(missing)
     completed = part.scan.search(queries[short], k, allowed=allowed, ensure=ensure)
     answer.topk.slots[short] = completed.topk.slots
     answer.topk.distances[short] = completed.topk.distances
@@ -166,11 +168,12 @@ def _merge(answers: Sequence[tuple[int, I64Array, F32Array]], nq: int, k: int) -
     if len(answers) == 1:
         number, rows, distances = answers[0]
         return np.where(rows < 0, -1, number).astype(np.int32), rows, distances
-    parts = np.concatenate([np.full(rows.shape, number, np.int32) for number, rows, _ in answers], axis=1)
     rows = np.concatenate([each for _, each, _ in answers], axis=1)
     distances = np.concatenate([each for _, _, each in answers], axis=1)
     # Stable: equal distances keep the order of parts, and within a part that of slots.
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    rows = np.take_along_axis(rows, order, axis=1)
-    parts = np.take_along_axis(parts, order, axis=1)
-    return np.where(rows < 0, -1, parts).astype(np.int32), rows, np.take_along_axis(distances, order, axis=1)
+    parts = np.array([number for number, _, _ in answers], np.int32)[order // k]
+    flat = order + np.arange(0, rows.size, rows.shape[1])[:, np.newaxis]
+    rows = rows.take(flat)
+    parts[rows < 0] = -1
+    return parts, rows, distances.take(flat)

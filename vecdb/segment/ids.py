@@ -51,9 +51,18 @@ def pack(parts: Sequence[bytes]) -> tuple[U64Array, U8Array]:
     return offsets, np.frombuffer(b"".join(parts), np.uint8)
 
 
-def unpack(offsets: U64Array, data: U8Array, row: int) -> bytes:
-    """Part ``row`` of what ``pack`` made."""
-    return data[int(offsets[row]) : int(offsets[row + 1])].tobytes()
+class Packed:
+    """What ``pack`` made, part by part; the arrays stay as they are, also where they are maps of files."""
+
+    __slots__ = ("_data", "_offsets")
+
+    def __init__(self, offsets: U64Array, data: U8Array) -> None:
+        # Single items of a memoryview cost a fraction of those of an array.
+        self._offsets = offsets.data
+        self._data = data.data
+
+    def __getitem__(self, part: int) -> bytes:
+        return self._data[self._offsets[part] : self._offsets[part + 1]].tobytes()
 
 
 def find_keys(

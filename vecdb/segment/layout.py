@@ -16,6 +16,9 @@ from vecdb.types import SegmentId
 class Role(Enum):
     """What a file of a segment holds."""
 
+    # Members are single; the hash of an Enum by its name runs in Python, for every file looked up in every search.
+    __hash__ = object.__hash__
+
     IDS = "ids"
     """``hashes`` (n,) uint64 ascending; ``hash_rows`` (n,) uint32: the row of each hash; ``key_offsets`` (n+1,) uint64
     into ``keys`` uint8: the encoded id of each row."""

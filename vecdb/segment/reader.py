@@ -19,12 +19,12 @@ from vecdb.index.flat import CodedFlatIndex, FlatIndex
 from vecdb.index.hnsw import HnswIndex
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
-from vecdb.segment.ids import find_keys, id_of, unpack
+from vecdb.segment.ids import Packed, find_keys, id_of
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.vectors import FieldVectors
 from vecdb.storage.array_file import ArrayFile
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, I64Array, Metric, PointId, U8Array, U32Array, U64Array
+from vecdb.types import AnyArray, I64Array, Metric, PointId, U32Array, U64Array
 
 _WHOLE = frozenset({Role.IDS, Role.SEQS, Role.CODES, Role.GRAPH, Role.JOURNAL})
 
@@ -51,6 +51,7 @@ class SegmentReader:
         self._lock = threading.Lock()
         self._files: dict[tuple[Role, str], ArrayFile] = {}
         self._fields: dict[str, SegmentField] = {}
+        self._packed_payloads: tuple[ArrayFile | None, Packed | None] = (None, None)
         self.keys = _Keys(self)
         self.payloads = _Payloads(self)
 
@@ -138,6 +139,11 @@ class SegmentReader:
         """The id of a row."""
         return id_of(self.keys[row])
 
+    @property
+    def payloads_verified(self) -> bool:
+        """Whether every payload is verified."""
+        return self.array_file(Role.PAYLOAD).verified
+
     def ensure_payloads(self, rows: I64Array) -> None:
         """Verify the payloads of ``rows`` before they are read."""
         file = self.array_file(Role.PAYLOAD)
@@ -159,7 +165,12 @@ class SegmentReader:
 
     def payload(self, row: int) -> bytes:
         """The payload of a row; ``ensure_payloads`` comes first."""
-        return unpack(self.array(Role.PAYLOAD, "offsets"), self.array(Role.PAYLOAD, "bytes"), row)
+        file = self.array_file(Role.PAYLOAD)
+        of, packed = self._packed_payloads
+        if packed is None or of is not file:
+            packed = Packed(self.array(Role.PAYLOAD, "offsets"), self.array(Role.PAYLOAD, "bytes"))
+            self._packed_payloads = (file, packed)
+        return packed[row]
 
     def field(self, name: str) -> SegmentField:
         """The vectors of a field and what searches them."""
@@ -229,7 +240,7 @@ class SegmentField:
     @property
     def has_graph(self) -> bool:
         """Whether a graph is attached."""
-        return self._reader.entry.file(Role.GRAPH, self._declared.name) is not None
+        return self._graph is not None or self._reader.entry.file(Role.GRAPH, self._declared.name) is not None
 
     @property
     def exact(self) -> FlatIndex:
@@ -266,11 +277,11 @@ class SegmentField:
 class _Keys(Sequence[bytes]):
     """The encoded id of each row."""
 
-    __slots__ = ("_parts", "_reader")
+    __slots__ = ("_packed", "_reader")
 
     def __init__(self, reader: SegmentReader) -> None:
         self._reader = reader
-        self._parts: tuple[U64Array, U8Array] | None = None
+        self._packed: Packed | None = None
 
     def __len__(self) -> int:
         return self._reader.rows
@@ -280,13 +291,13 @@ class _Keys(Sequence[bytes]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[bytes]: ...
     def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        if self._parts is None:
+        packed = self._packed
+        if packed is None:
             reader = self._reader
-            self._parts = (reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
-        offsets, data = self._parts
+            packed = self._packed = Packed(reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
         if isinstance(at, slice):
-            return [unpack(offsets, data, row) for row in range(*at.indices(self._reader.rows))]
-        return unpack(offsets, data, at)
+            return [packed[row] for row in range(*at.indices(self._reader.rows))]
+        return packed[at]
 
 
 class _Payloads(Sequence[bytes]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.bitmap import Bitmap
 from vecdb.norms import row_norms
@@ -17,9 +18,13 @@ from vecdb.types import F32Array, I64Array, Metric, U32Array
 _SUBNORMAL = 1e-30
 
 
-def normalised(values: F32Array) -> tuple[F32Array, F32Array]:
-    """Rows of length one and the lengths they had: ((n, dim), (n,)) float32. No row may be zero."""
-    exact = row_norms(values)
+def normalised(values: F32Array, exact: NDArray[np.float64] | None = None) -> tuple[F32Array, F32Array]:
+    """Rows of length one and the lengths they had: ((n, dim), (n,)) float32. No row may be zero.
+
+    ``exact`` are their lengths, (n,) float64, where they are known.
+    """
+    if exact is None:
+        exact = row_norms(values)
     norms = exact.astype(np.float32)
     if exact.min(initial=1.0) < _SUBNORMAL:
         # float32 keeps only a few bits of numbers this small.
@@ -27,9 +32,9 @@ def normalised(values: F32Array) -> tuple[F32Array, F32Array]:
     return values / norms[:, np.newaxis], norms
 
 
-def comparable(values: F32Array, declared: VectorField) -> F32Array:
-    """Queries in the form in which the field's vectors are stored."""
-    return normalised(values)[0] if declared.metric is Metric.COSINE else values
+def comparable(values: F32Array, lengths: NDArray[np.float64], declared: VectorField) -> F32Array:
+    """Queries ((nq, dim), of the given ``lengths``) in the form in which the field's vectors are stored."""
+    return normalised(values, lengths)[0] if declared.metric is Metric.COSINE else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,9 +71,12 @@ class HnswIndex:
             _within(rows, n, "upper_rows", least=0)
         for level, count in enumerate(counts.tolist()):
             _within(upper_links[starts[level] : starts[level + 1]], count, "upper_links")
-        table, norms = codes.codes.table[rows], codes.codes.norms[rows]
-        upper = UpperLayers(rows, table, norms, upper_links, starts)
-        return cls(kernels, Graph(links, codes.sketches(kernels), upper), codes, vectors)
+        table, norms, sketches = codes.codes.table[rows], codes.codes.norms[rows], codes.sketches(kernels)
+        for derived in (table, norms, sketches):
+            derived.flags.writeable = False
+        return cls(
+            kernels, Graph(links, sketches, UpperLayers(rows, table, norms, upper_links, starts)), codes, vectors
+        )
 
     @property
     def rows(self) -> int:

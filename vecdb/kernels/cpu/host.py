@@ -40,6 +40,9 @@ _NO_WORDS.flags.writeable = False
 
 def _view(array: Any, dtype: Any) -> AnyArray:
     """A read-only view in C order; a copy only where the array is of another type or order."""
+    flags = array.flags
+    if flags.c_contiguous and not flags.writeable and array.dtype == dtype:
+        return array  # type: ignore[no-any-return]
     view = np.ascontiguousarray(array, dtype).view()
     view.flags.writeable = False
     return view
