@@ -15,10 +15,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROTO_VENV := $(VENV)/proto
 PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
-CHECKED := vecdb tests proto
+CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: help demo test test-slow lint format proto bench clean
+.PHONY: help demo test test-slow lint format proto bench load clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ proto: $(VENV)/.proto  ## generate vecdb/v1 from proto/vecdb/v1
 
 bench: $(VENV)/.bench  ## measure vecdb beside other engines
 	$(BIN)/vecdb bench $(ARGS)
+
+load: $(VENV)/.bench  ## measure how many searches a server carries, beside a bare gRPC server
+	$(BIN)/python bench/load.py $(ARGS)
 
 clean:  ## remove what was built and cached, but not .venv
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

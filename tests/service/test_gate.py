@@ -43,19 +43,22 @@ def stub(server):
         yield found
 
 
-def raw(server, method, data, streaming=False):
+def raw(server, method, data, streaming=False, session=False):
     """Call with bytes that are whatever they are."""
     with channel_to(server.address) as channel:
+        path = f"/vecdb.v1.Vecdb/{method}"
+        if session:
+            return list(channel.stream_stream(path)(iter([data]), timeout=10))
         make = channel.unary_stream if streaming else channel.unary_unary
-        result = make(f"/vecdb.v1.Vecdb/{method}")(data, timeout=10)
+        result = make(path)(data, timeout=10)
         return list(result) if streaming else result
 
 
 @pytest.mark.parametrize("method", [each.name for each in vecdb_pb2.DESCRIPTOR.services_by_name["Vecdb"].methods])
 def test_bytes_that_are_no_message_are_an_invalid_argument(server, method):
     descriptor = vecdb_pb2.DESCRIPTOR.services_by_name["Vecdb"].methods_by_name[method]
-    streaming = descriptor.server_streaming
-    code, error = failure_of(lambda: raw(server, method, b"\xff\xff\xff", streaming))
+    kind = (descriptor.server_streaming, descriptor.client_streaming)
+    code, error = failure_of(lambda: raw(server, method, b"\xff\xff\xff", *kind))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert (type(error), error.field, error.limit) == (InvalidArgument, "request", descriptor.input_type.name)
 

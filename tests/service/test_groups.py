@@ -15,6 +15,8 @@ from vecdb.v1.vecdb_pb2 import SearchReply
 from vecdb.wire.replies import decode_hits
 from vecdb.wire.requests import Target, encode_search
 
+encode = SearchReply.SerializeToString
+
 
 def message(query, k=3, **arguments):
     return encode_search(Target("docs"), SearchRequest(np.float32([query]), k, **arguments))
@@ -48,6 +50,10 @@ def threaded(monkeypatch):
     monkeypatch.setattr(groups_module, "MEMORY", 1)
 
 
+async def answered(groups, search):
+    return await groups.answer(search, encode)
+
+
 def together(database, messages, cancelled=()):
     """Replies and errors of searches that all wait while the thread is busy with another one; what was told of them."""
     told = []
@@ -61,11 +67,11 @@ def together(database, messages, cancelled=()):
             assert release.wait(30)
 
         database.before = hold
-        first = asyncio.create_task(groups.answer(message([5, 5], k=1)))
+        first = groups.answer(message([5, 5], k=1), encode)
         while not held.is_set():
             await asyncio.sleep(0.001)
         database.before = lambda _verb: None
-        tasks = [asyncio.create_task(groups.answer(each)) for each in messages]
+        tasks = [asyncio.create_task(answered(groups, each)) for each in messages]
         await asyncio.sleep(0)
         for at in cancelled:
             tasks[at].cancel()
@@ -156,7 +162,7 @@ def test_searches_that_never_meet_stay_in_the_event_loop(database, searches, mon
     async def ask():
         groups = SearchGroups(database, lambda *_: None)
         for number in range(20):
-            await groups.answer(message([number, 1]))
+            await groups.answer(message([number, 1]), encode)
         groups.close()
         groups.join()
 
@@ -170,10 +176,10 @@ def test_searches_that_met_go_to_the_thread_until_they_meet_no_more(database, se
 
     async def ask():
         groups = SearchGroups(database, lambda *_: None)
-        await asyncio.gather(*(groups.answer(message([number, 1])) for number in range(6)))
+        await asyncio.gather(*(groups.answer(message([number, 1]), encode) for number in range(6)))
         met = len(searches)
         for number in range(6):
-            await groups.answer(message([number, 1]))
+            await groups.answer(message([number, 1]), encode)
         groups.close()
         groups.join()
         return met

@@ -15,6 +15,7 @@ _log = logging.getLogger("vecdb.service")
 
 OPTIONS = (
     "address", "insecure", "tls_certificate", "tls_key", "deadline_s", "grace_s", "requests_max", "streams_max",
+    "sessions_max",
 )  # fmt: skip
 
 
@@ -43,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--streams-max", metavar="N", type=int, help="requests at a time on one connection (default: 256)"
+    )
+    parser.add_argument(
+        "--sessions-max", metavar="N", type=int, help="sessions of searches open at a time (default: 1024)"
     )
     parser.add_argument(
         "--warm-up", action=argparse.BooleanOptionalAction, help="compile kernels before saying ready (default: yes)"

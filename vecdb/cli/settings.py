@@ -54,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "grace_s": SECONDS,
     "requests_max": COUNT,
     "streams_max": COUNT,
+    "sessions_max": COUNT,
 }
 """Every setting. All of them are names of options of some command."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,8 +25,9 @@ from vecdb.arguments import (
     upsert_request,
 )
 from vecdb.client import calls
+from vecdb.client.aio_session import AsyncSession
 from vecdb.client.attempts import Attempts
-from vecdb.client.calls import REPLY_TYPES, SERVICE, STREAMING, Call, Described
+from vecdb.client.calls import KINDS, REPLY_TYPES, SERVICE, STREAMING, Call, Described
 from vecdb.client.connection import (
     CHANNEL_OPTIONS,
     TIMEOUT_S,
@@ -35,11 +37,13 @@ from vecdb.client.connection import (
     checked_timeout_s,
     credentials,
 )
+from vecdb.client.sessions import SessionLost
 from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger("vecdb.client")
 
 
 def connect_async(address: str, *, timeout_s: float = TIMEOUT_S, tls: Tls = False) -> AsyncRemoteDatabase:
@@ -67,6 +71,7 @@ class AsyncRemoteDatabase:
         self._credentials = credentials(tls)
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[str, Any] = {}
+        self._session = AsyncSession(lambda: self._stub("SearchSession")())
 
     async def create_collection(
         self,
@@ -102,6 +107,7 @@ class AsyncRemoteDatabase:
     async def close(self) -> None:
         """Release the connection. A closed database refuses every call."""
         self._handle.closed = True
+        self._session.close()
         if self._channel is not None:
             await self._channel.close(None)
 
@@ -121,6 +127,12 @@ class AsyncRemoteDatabase:
     async def run(self, call: Call[_Result]) -> _Result:
         """Send a call, again if the transport fails, and return its result."""
         attempts = Attempts(call, self._timeout_s, self.address)
+        if call.short_search is not None:
+            self._handle.check()
+            try:
+                return call.read(await self._session.search(call.short_search, attempts.remaining_s()))
+            except SessionLost:
+                _log.debug("sent again: %s", call.method)
         while True:
             self._handle.check()
             try:
@@ -139,8 +151,7 @@ class AsyncRemoteDatabase:
         stub = self._stubs.get(method)
         if stub is None:
             channel = self._connected()
-            make = channel.unary_stream if STREAMING[method] else channel.unary_unary
-            stub = make(
+            stub = getattr(channel, KINDS[method])(
                 f"/{SERVICE.full_name}/{method}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=REPLY_TYPES[method].FromString,

@@ -37,8 +37,15 @@ REPLY_TYPES: Mapping[str, type[Message]] = {
     each.name: getattr(vecdb_pb2, each.output_type.name) for each in SERVICE.methods
 }
 STREAMING: Mapping[str, bool] = {each.name: each.server_streaming for each in SERVICE.methods}
+KINDS: Mapping[str, str] = {
+    each.name: f"{'stream' if each.client_streaming else 'unary'}_{'stream' if each.server_streaming else 'unary'}"
+    for each in SERVICE.methods
+}
+"""What grpc calls each kind of method, by name of the method."""
 
 UNARY_REPLY_BYTES_MAX = 64 * 2**20
+SHORT_BYTES_MAX = 2**20
+_HIT_BYTES_USUAL = 1024
 _PAYLOAD_BYTES_MAX = 2**20
 _HIT_BYTES_MAX = NAME_BYTES_MAX + 64
 FLUSH_TIMEOUT_S = 600.0
@@ -74,6 +81,8 @@ class Call(Generic[_Result]):
         The result, from the reply; from the list of all replies where the method streams.
     repeatable
         Whether it may be sent again when it is unknown whether the server got it.
+    short_search
+        The request of a search that may go by a session: its messages are small, so that they hold up no others.
     timeout_s
         Instead of the connection's.
     """
@@ -82,6 +91,7 @@ class Call(Generic[_Result]):
     request: Message
     read: Callable[[Any], _Result]
     repeatable: bool = True
+    short_search: vecdb_pb2.SearchRequest | None = None
     timeout_s: float | None = None
 
 
@@ -138,7 +148,9 @@ def search(of: Described, request: SearchRequest) -> Call[list[Hits]]:
     if with_vectors:
         hit_bytes += sum(4 * each.dim for each in of.schema.vectors)
     if request.queries.shape[0] * request.k * hit_bytes <= UNARY_REPLY_BYTES_MAX:
-        return Call("Search", message, read)
+        size_bytes = request.queries.nbytes + request.queries.shape[0] * request.k * _HIT_BYTES_USUAL
+        short = size_bytes <= SHORT_BYTES_MAX and not with_vectors
+        return Call("Search", message, read, short_search=message if short else None)
     return Call("SearchStream", message, lambda replies: [hits for reply in replies for hits in read(reply)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import grpc
 from vecdb.api import Collection, Database
 from vecdb.client import calls
 from vecdb.client.attempts import Attempts
-from vecdb.client.calls import REPLY_TYPES, SERVICE, STREAMING, Call, Described
+from vecdb.client.calls import KINDS, REPLY_TYPES, SERVICE, STREAMING, Call, Described
 from vecdb.client.connection import (
     CHANNEL_OPTIONS,
     TIMEOUT_S,
@@ -21,11 +22,13 @@ from vecdb.client.connection import (
     checked_timeout_s,
     credentials,
 )
+from vecdb.client.sessions import SessionLost, Sessions
 from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
 from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
 from vecdb.schema import CollectionSchema
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger("vecdb.client")
 
 
 def connect(address: str, *, timeout_s: float = TIMEOUT_S, tls: Tls = False) -> RemoteDatabase:
@@ -79,10 +82,17 @@ class RemoteDatabase(Database):
         else:
             self._channel = grpc.secure_channel(address, credential, CHANNEL_OPTIONS)
         self._stubs: dict[str, Any] = {}
+        self._sessions = Sessions(self._stub("SearchSession"))
 
     def run(self, call: Call[_Result]) -> _Result:
         """Send a call, again if the transport fails, and return its result."""
         attempts = Attempts(call, self._timeout_s, self.address)
+        if call.short_search is not None:
+            self._handle.check()
+            try:
+                return call.read(self._sessions.search(call.short_search, attempts.remaining_s()))
+            except SessionLost:
+                _log.debug("sent again: %s", call.method)
         while True:
             self._handle.check()
             try:
@@ -98,8 +108,7 @@ class RemoteDatabase(Database):
     def _stub(self, method: str) -> Any:
         stub = self._stubs.get(method)
         if stub is None:
-            make = self._channel.unary_stream if STREAMING[method] else self._channel.unary_unary
-            stub = make(
+            stub = getattr(self._channel, KINDS[method])(
                 f"/{SERVICE.full_name}/{method}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=REPLY_TYPES[method].FromString,
@@ -126,6 +135,7 @@ class RemoteDatabase(Database):
     def close(self) -> None:
         """Release the connection."""
         self._handle.closed = True
+        self._sessions.close()
         self._channel.close()
 
 

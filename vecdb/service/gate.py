@@ -1,9 +1,9 @@
 """The gate: takes every request from its bytes to the bytes of its reply, and is the only thing that grpc calls.
 
 In this order: admit (before anything is parsed; what authenticates a caller belongs here), parse, answer within the
-deadline, turn errors into statuses, measure. Only searches that proved short may run in the event loop; whatever may
-wait or compute runs in threads. An unexpected exception becomes Internal with an id that the log explains; no caller
-sees more of it.
+deadline, turn errors into statuses, measure. A session is admitted once, and each of its searches again. Only searches
+that proved short may run in the event loop; whatever may wait or compute runs in threads. An unexpected exception
+becomes Internal with an id that the log explains; no caller sees more of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
@@ -23,12 +24,21 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from vecdb.api import Database
-from vecdb.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, VecdbError
+from vecdb.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+    VecdbError,
+)
 from vecdb.service.costs import SearchCosts
-from vecdb.service.groups import SearchGroups
+from vecdb.service.groups import Encode, SearchGroups
 from vecdb.service.measures import Measures
 from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, search
 from vecdb.service.options import ServerOptions
+from vecdb.service.session import Session
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.errors import DETAILS_KEY, encode_error
 
@@ -65,6 +75,8 @@ class Gate:
         self._options = options
         self._costs = SearchCosts(options.short_search_s)
         self._groups = SearchGroups(database, self._costs.record)
+        self._sessions: set[Session] = set()
+        self._ending = False
         self._pools = {
             work: ThreadPoolExecutor(threads, thread_name_prefix=f"vecdb-{work.value}")
             for work, threads in (
@@ -77,14 +89,21 @@ class Gate:
     def handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What grpc calls. No deserializer is given, so that bytes stay bytes until the gate has let them pass."""
         return grpc.method_handlers_generic_handler(
-            SERVICE.full_name,
-            {
-                name: grpc.unary_stream_rpc_method_handler(functools.partial(self._stream, name, method))
-                if method.streaming
-                else grpc.unary_unary_rpc_method_handler(functools.partial(self._unary, name, method))
-                for name, method in METHODS.items()
-            },
+            SERVICE.full_name, {name: self._handler(name, method) for name, method in METHODS.items()}
         )
+
+    def _handler(self, name: str, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        if method.session:
+            return grpc.stream_stream_rpc_method_handler(functools.partial(self._session, name))
+        if method.streaming:
+            return grpc.unary_stream_rpc_method_handler(functools.partial(self._stream, name, method))
+        return grpc.unary_unary_rpc_method_handler(functools.partial(self._unary, name, method))
+
+    def end_sessions(self) -> None:
+        """Let each session end once it has answered what it has read; open no other."""
+        self._ending = True
+        for session in self._sessions:
+            session.end()
 
     def close(self) -> None:
         """Drop what waits for a thread; what runs goes on. ``join`` waits for it."""
@@ -100,7 +119,7 @@ class Gate:
 
     async def _unary(self, name: str, method: Method, data: bytes, context: _Context) -> bytes:
         if name == "Search" and len(data) <= _SMALL_BYTES:
-            return await self._pass(name, context, self._search(method, data))
+            return await self._pass(name, context, self._search_unary(data))
         return await self._pass(name, context, self._bounded(name, method, lambda: self._answer(method, data)))
 
     async def _stream(self, name: str, method: Method, data: bytes, context: _Context) -> None:
@@ -116,27 +135,80 @@ class Gate:
 
         await self._pass(name, context, write_all())
 
-    async def _pass(self, name: str, context: _Context, answer: Coroutine[Any, Any, _Result]) -> _Result:
-        """Await ``answer`` if the request is admitted; every error ends here as a status."""
+    async def _session(self, name: str, _requests: object, context: _Context) -> None:
+        session = Session(context, self._session_answer, self._options.streams_max)
+
+        async def run() -> None:
+            if self._ending:
+                raise Unavailable("the server is stopping", field="server")
+            limit = self._options.sessions_max
+            if len(self._sessions) >= limit:
+                raise ResourceExhausted(
+                    f"at most {limit} sessions are open at a time; search by single calls",
+                    field="sessions",
+                    limit=limit,
+                )
+            self._sessions.add(session)
+            try:
+                await session.run()
+            finally:
+                self._sessions.discard(session)
+
+        await self._pass(name, context, run(), places=0)
+
+    async def _session_answer(self, asked: vecdb_pb2.SessionSearch) -> bytes:
+        number = asked.number
+
+        def encode(reply: vecdb_pb2.SearchReply) -> bytes:
+            answer = vecdb_pb2.SessionAnswer(number=number, reply=reply)
+            return vecdb_pb2.SearchSessionReply(answers=[answer]).SerializeToString()
+
+        try:
+            return await self._admitted("Search", self._search(asked.search, encode, asked.timeout_s))
+        except VecdbError as error:
+            status = encode_error(error)
+            found = vecdb_pb2.SessionError(code=status.code, message=status.message, details=status.details)
+            answer = vecdb_pb2.SessionAnswer(number=number, error=found)
+            return vecdb_pb2.SearchSessionReply(answers=[answer]).SerializeToString()
+
+    async def _pass(
+        self, name: str, context: _Context, answer: Coroutine[Any, Any, _Result], places: int = 1
+    ) -> _Result:
+        """Await ``answer`` as ``_admitted`` does; every error ends here as a status."""
+        try:
+            return await self._admitted(name, answer, places)
+        except VecdbError as error:
+            status = encode_error(error)
+            trailers = ((DETAILS_KEY, status.details),)
+            await context.abort(_STATUS[status.code], status.message, trailers)
+            raise AssertionError("abort returned") from error
+
+    async def _admitted(self, name: str, answer: Coroutine[Any, Any, _Result], places: int = 1) -> _Result:
+        """Await ``answer`` if the request is admitted; whatever is raised leaves as a VecdbError.
+
+        ``places`` is how many of the requests that are answered at a time it counts for: a session for none, but each
+        of its searches for one.
+        """
         started = time.perf_counter()
         code: str | None = "CANCELLED"
-        self.measures.running += 1
+        self.measures.running += places
         try:
-            self._admit()
+            if places:
+                self._admit()
             result = await answer
             code = None
             return result
-        except Exception as raised:  # noqa: BLE001 (no exception may reach grpc, which would show it to the caller)
+        except Exception as raised:
+            # No other exception may reach grpc, which would show it to the caller.
             error = _as_error(name, raised)
             code = error.code
+            if error is raised:
+                raise
+            raise error from raised
         finally:
             answer.close()
-            self.measures.running -= 1
+            self.measures.running -= places
             self.measures.record(name, code, time.perf_counter() - started)
-        status = encode_error(error)
-        trailers = ((DETAILS_KEY, status.details),)
-        await context.abort(_STATUS[status.code], status.message, trailers)
-        raise AssertionError("abort returned")
 
     def _admit(self) -> None:
         """Let a request pass, or raise; it is not parsed yet."""
@@ -146,24 +218,36 @@ class Gate:
                 f"the server answers at most {limit} requests at a time; try again later", field="requests", limit=limit
             )
 
-    async def _search(self, method: Method, data: bytes) -> bytes:
-        request = cast(vecdb_pb2.SearchRequest, _parsed(method.request, data))
+    async def _search_unary(self, data: bytes) -> bytes:
+        request = _parsed(vecdb_pb2.SearchRequest, data)
+        return await self._search(cast(vecdb_pb2.SearchRequest, request), vecdb_pb2.SearchReply.SerializeToString)
+
+    async def _search(self, request: vecdb_pb2.SearchRequest, encode: Encode, timeout_s: float = 0.0) -> bytes:
+        """The reply to a search as ``encode`` makes bytes of it; ``timeout_s`` is the caller's, where it says so."""
         if self._costs.is_short(request):
             self.measures.methods["Search"].short += 1
-            async with self._deadline("Search", method):
-                return _bounded_reply(await self._groups.answer(request))
+            answer = self._groups.answer(request, encode)
+            if not answer.done():
+                async with self._search_deadline(timeout_s):
+                    await answer
+            return _bounded_reply(answer.result())
 
         def timed() -> tuple[bytes, float]:
             # The thread's own time: what it waits for other threads must not make a short search look long.
             started = time.thread_time()
-            return _bounded_reply(search(self._database, request).SerializeToString()), time.thread_time() - started
+            return _bounded_reply(encode(search(self._database, request))), time.thread_time() - started
 
         # One that waits for a write must not take the threads of those that need not wait.
-        work = Work.WAIT if request.read_after_seq else method.work
-        async with self._deadline("Search", method):
+        work = Work.WAIT if request.read_after_seq else Work.READ
+        async with self._search_deadline(timeout_s):
             reply, seconds = await asyncio.get_running_loop().run_in_executor(self._pools[work], timed)
         self._costs.record(request, seconds, request.query_count)
         return reply
+
+    def _search_deadline(self, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        if 0.0 < timeout_s < self._options.deadline_s:
+            return _deadline("Search", timeout_s, "timeout_s", "its caller's timeout")
+        return _deadline("Search", self._options.deadline_s)
 
     async def _bounded(self, name: str, method: Method, work: Callable[[], _Result]) -> _Result:
         """The result of ``work`` in a thread, within the server's deadline.
@@ -173,19 +257,8 @@ class Gate:
         async with self._deadline(name, method):
             return await asyncio.get_running_loop().run_in_executor(self._pools[method.work], work)
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self, name: str, method: Method) -> AsyncIterator[None]:
-        """Raise DeadlineExceeded where the block takes longer than the server allows."""
-        deadline_s = self._options.deadline_s if method.bounded else None
-        try:
-            async with asyncio.timeout(deadline_s):
-                yield
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"{name} was not answered within the server's deadline of {deadline_s} s",
-                field="deadline_s",
-                limit=f"{deadline_s} s",
-            ) from None
+    def _deadline(self, name: str, method: Method) -> AbstractAsyncContextManager[None]:
+        return _deadline(name, self._options.deadline_s if method.bounded else None)
 
     def _answer(self, method: Method, data: bytes) -> bytes:
         answer = cast(Unary, method.answer)
@@ -200,6 +273,20 @@ class Gate:
             yield held.SerializeToString(), False
             held = reply
         yield held.SerializeToString(), True
+
+
+@contextlib.asynccontextmanager
+async def _deadline(
+    name: str, seconds: float | None, field: str = "deadline_s", whose: str = "the server's deadline"
+) -> AsyncIterator[None]:
+    """Raise DeadlineExceeded where the block takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"{name} was not answered within {whose} of {seconds} s", field=field, limit=f"{seconds} s"
+        ) from None
 
 
 def _parsed(kind: type[Message], data: bytes) -> Message:

@@ -33,6 +33,7 @@ MEMORY = 64
 (In the event loop none can: it does nothing else while it searches.)"""
 
 Answered: TypeAlias = Callable[[vecdb_pb2.SearchRequest, float, int], None]
+Encode: TypeAlias = Callable[[vecdb_pb2.SearchReply], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class _Waiting:
 
     message: vecdb_pb2.SearchRequest
     search: SearchRequest
+    encode: Encode
     reply: asyncio.Future[bytes]
 
     def kind(self) -> tuple[object, ...]:
@@ -83,10 +85,13 @@ class SearchGroups:
         self._for_thread = 0
         self._until_probe = MEMORY
 
-    async def answer(self, message: vecdb_pb2.SearchRequest) -> bytes:
-        """The encoded reply to a search; raises what the search raises."""
+    def answer(self, message: vecdb_pb2.SearchRequest, encode: Encode) -> asyncio.Future[bytes]:
+        """The reply to a search as ``encode`` makes bytes of it, or what the search or ``encode`` raises.
+
+        It is there at once where the search ran in the event loop.
+        """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(message, decode_search(message), loop.create_future())
+        waiting = _Waiting(message, decode_search(message), encode, loop.create_future())
         if self._meets_others():
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, args=(loop,), name="vecdb-search", daemon=True)
@@ -97,7 +102,7 @@ class SearchGroups:
             started = time.perf_counter()
             outcomes = self._outcomes([waiting])
             self._deliver(outcomes, time.perf_counter() - started)
-        return await waiting.reply
+        return waiting.reply
 
     def _meets_others(self) -> bool:
         """Whether a search that arrives now is for the thread."""
@@ -145,7 +150,8 @@ class SearchGroups:
     def _outcomes(self, group: list[_Waiting]) -> list[Outcome]:
         try:
             collection = named_collection(self._database, group[0].message)
-            return list(zip(group, _answered(collection, [each.search for each in group]), strict=True))
+            replies = _answered(collection, [each.search for each in group])
+            return [(each, each.encode(reply)) for each, reply in zip(group, replies, strict=True)]
         except Exception as error:  # noqa: BLE001 (it belongs to whoever waits)
             if len(group) == 1:
                 return [(group[0], error)]
@@ -165,13 +171,13 @@ class SearchGroups:
             self._on_answered(outcomes[0][0].message, seconds, len(outcomes))
 
 
-def _answered(collection: Collection, searches: list[SearchRequest]) -> Iterable[bytes]:
+def _answered(collection: Collection, searches: list[SearchRequest]) -> Iterable[vecdb_pb2.SearchReply]:
     search = searches[0]
     if len(searches) > 1:
         search = dataclasses.replace(search, queries=np.concatenate([each.queries for each in searches]))
     return [
         vecdb_pb2.SearchReply(
             rankings=[encode_hits(hits, with_payloads=search.with_payloads, with_vectors=search.with_vectors)]
-        ).SerializeToString()
+        )
         for hits in collection.run_search(search)
     ]

@@ -50,6 +50,8 @@ class Method:
         Where it runs.
     streaming
         Whether it answers in many messages.
+    session
+        Whether it also takes many messages, for each of which ``answer`` gives an answer.
     bounded
         Whether the server's own deadline holds for it.
     """
@@ -58,6 +60,7 @@ class Method:
     answer: Unary | Streaming
     work: Work
     streaming: bool = False
+    session: bool = False
     bounded: bool = True
 
 
@@ -86,7 +89,7 @@ def _write(database: Database, request: vecdb_pb2.WriteRequest) -> Message:
     return encode_write_result(named_collection(database, request).run_write(decode_write(request)))
 
 
-def search(database: Database, request: vecdb_pb2.SearchRequest) -> Message:
+def search(database: Database, request: vecdb_pb2.SearchRequest) -> vecdb_pb2.SearchReply:
     """The rankings of a search in one message."""
     pieces = _search_stream(database, request)
     reply = next(pieces)
@@ -95,7 +98,7 @@ def search(database: Database, request: vecdb_pb2.SearchRequest) -> Message:
     return reply
 
 
-def _search_stream(database: Database, request: vecdb_pb2.SearchRequest) -> Iterator[Message]:
+def _search_stream(database: Database, request: vecdb_pb2.SearchRequest) -> Iterator[vecdb_pb2.SearchReply]:
     rankings = named_collection(database, request).run_search(decode_search(request))
     return encode_rankings(rankings, with_payloads=request.with_payloads, with_vectors=request.with_vectors)
 
@@ -152,6 +155,9 @@ METHODS: Mapping[str, Method] = {
     "Write": Method(vecdb_pb2.WriteRequest, _write, Work.WRITE),
     "Search": Method(vecdb_pb2.SearchRequest, search, Work.READ),
     "SearchStream": Method(vecdb_pb2.SearchRequest, _search_stream, Work.READ, streaming=True),
+    "SearchSession": Method(
+        vecdb_pb2.SearchSessionRequest, search, Work.READ, streaming=True, session=True, bounded=False
+    ),
     "Get": Method(vecdb_pb2.GetRequest, _get, Work.READ, streaming=True),
     "Count": Method(vecdb_pb2.CountRequest, _count, Work.READ),
     "Scroll": Method(vecdb_pb2.ScrollRequest, _scroll, Work.READ, streaming=True),
@@ -160,7 +166,7 @@ METHODS: Mapping[str, Method] = {
     "WaitIndexed": Method(vecdb_pb2.WaitIndexedRequest, _wait_indexed, Work.WAIT, bounded=False),
 }
 
-_declared = {each.name: each.server_streaming for each in SERVICE.methods}
-_served = {name: method.streaming for name, method in METHODS.items()}
+_declared = {each.name: (each.client_streaming, each.server_streaming) for each in SERVICE.methods}
+_served = {name: (method.session, method.streaming) for name, method in METHODS.items()}
 if _declared != _served:
     raise AssertionError(f"the protocol and the service differ in {sorted(_declared.items() ^ _served.items())}")

@@ -19,6 +19,10 @@ MESSAGE_BYTES_MAX = BATCH_BYTES_MAX + 16 * 2**20
 little too large reaches the check that names the limit."""
 METADATA_BYTES_MAX = 16 * 1024
 HANDSHAKE_TIMEOUT_MS = 5_000
+KEEPALIVE_TIME_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+"""A connection that is silent for the first is asked whether anybody is there, and dropped after the second: sessions
+of machines that vanished must not stay open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,9 @@ class ServerOptions:
     requests_max
         Requests answered at a time; the next is refused with ResourceExhausted.
     streams_max
-        Requests under way on one connection; the next waits at the client.
+        Requests under way on one connection, and searches in one session; the next waits at the client.
+    sessions_max
+        Sessions open at a time, from all callers together; a client that is refused one searches by single calls.
     read_threads, write_threads, wait_threads
         Threads for reads, for writes (which wait for the disk, together), and for ``wait_indexed``.
     short_search_s
@@ -60,6 +66,7 @@ class ServerOptions:
     grace_s: float = 10.0
     requests_max: int = 256
     streams_max: int = 256
+    sessions_max: int = 1024
     read_threads: int = 8
     write_threads: int = 64
     wait_threads: int = 16
@@ -72,6 +79,7 @@ class ServerOptions:
             ("grace_s", 0.0, 3_600.0),
             ("requests_max", 1, 100_000),
             ("streams_max", 1, 100_000),
+            ("sessions_max", 0, 100_000),
             ("read_threads", 1, 1_024),
             ("write_threads", 1, 1_024),
             ("wait_threads", 1, 1_024),

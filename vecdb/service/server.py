@@ -21,6 +21,8 @@ from vecdb.service.measures import Measures
 from vecdb.service.methods import SERVICE
 from vecdb.service.options import (
     HANDSHAKE_TIMEOUT_MS,
+    KEEPALIVE_TIME_MS,
+    KEEPALIVE_TIMEOUT_MS,
     MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
     ServerOptions,
@@ -74,7 +76,7 @@ class Server:
         options = self._options
         server = grpc.aio.server(
             interceptors=options.interceptors,
-            maximum_concurrent_rpcs=options.requests_max + _HEALTH_REQUESTS,
+            maximum_concurrent_rpcs=options.requests_max + options.sessions_max + _HEALTH_REQUESTS,
             options=(
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.max_send_message_length", -1),
@@ -83,6 +85,8 @@ class Server:
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
                 ("grpc.max_concurrent_streams", options.streams_max),
                 ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ),
         )
         server.add_generic_rpc_handlers((self._gate.handlers(),))
@@ -110,6 +114,7 @@ class Server:
         if self._server is None:
             return
         await self._health.enter_graceful_shutdown()
+        self._gate.end_sessions()
         await self._server.stop(self._options.grace_s if grace_s is None else grace_s)
         self._gate.close()
         _log.info("stopped: %s", self.measures)

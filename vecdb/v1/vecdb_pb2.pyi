@@ -171,6 +171,48 @@ class SearchReply(_message.Message):
     rankings: _containers.RepeatedCompositeFieldContainer[Ranking]
     def __init__(self, rankings: _Optional[_Iterable[_Union[Ranking, _Mapping]]] = ...) -> None: ...
 
+class SearchSessionRequest(_message.Message):
+    __slots__ = ("searches",)
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    searches: _containers.RepeatedCompositeFieldContainer[SessionSearch]
+    def __init__(self, searches: _Optional[_Iterable[_Union[SessionSearch, _Mapping]]] = ...) -> None: ...
+
+class SessionSearch(_message.Message):
+    __slots__ = ("number", "search", "timeout_s")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    search: SearchRequest
+    timeout_s: float
+    def __init__(self, number: _Optional[int] = ..., search: _Optional[_Union[SearchRequest, _Mapping]] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class SearchSessionReply(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[SessionAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[SessionAnswer, _Mapping]]] = ...) -> None: ...
+
+class SessionAnswer(_message.Message):
+    __slots__ = ("number", "reply", "error")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    reply: SearchReply
+    error: SessionError
+    def __init__(self, number: _Optional[int] = ..., reply: _Optional[_Union[SearchReply, _Mapping]] = ..., error: _Optional[_Union[SessionError, _Mapping]] = ...) -> None: ...
+
+class SessionError(_message.Message):
+    __slots__ = ("code", "message", "details")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    details: bytes
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[bytes] = ...) -> None: ...
+
 class GetRequest(_message.Message):
     __slots__ = ("collection", "collection_id", "ids", "with_payloads", "with_vectors")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]

@@ -74,6 +74,11 @@ class VecdbStub(object):
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchReply.FromString,
                 _registered_method=True)
+        self.SearchSession = channel.stream_stream(
+                '/vecdb.v1.Vecdb/SearchSession',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionReply.FromString,
+                _registered_method=True)
         self.Get = channel.unary_stream(
                 '/vecdb.v1.Vecdb/Get',
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.GetRequest.SerializeToString,
@@ -154,6 +159,15 @@ class VecdbServicer(object):
 
     def SearchStream(self, request, context):
         """The same for replies that may pass 64 MB: each message holds the next rankings, in order of the queries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchSession(self, request_iterator, context):
+        """Many searches over one call, each answered once it is done, in any order. Opening a call costs more than a small
+        search does, so a client that searches again and again keeps a session open. The server ends sessions when it stops;
+        what it has not answered by then is to be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +254,11 @@ def add_VecdbServicer_to_server(servicer, server):
                     servicer.SearchStream,
                     request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchReply.SerializeToString,
+            ),
+            'SearchSession': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchSession,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionReply.SerializeToString,
             ),
             'Get': grpc.unary_stream_rpc_method_handler(
                     servicer.Get,
@@ -488,6 +507,33 @@ class Vecdb(object):
             '/vecdb.v1.Vecdb/SearchStream',
             vecdb_dot_v1_dot_vecdb__pb2.SearchRequest.SerializeToString,
             vecdb_dot_v1_dot_vecdb__pb2.SearchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vecdb.v1.Vecdb/SearchSession',
+            vecdb_dot_v1_dot_vecdb__pb2.SearchSessionRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.SearchSessionReply.FromString,
             options,
             channel_credentials,
             insecure,
