@@ -30,7 +30,7 @@ from vecdb.filter import (
 )
 from vecdb.payload import encode_payload
 from vecdb.query.dictionary import LIST, MISSING, NULL, OBJECT
-from vecdb.query.predicate import PayloadColumns, build_columns, matches, row_matches
+from vecdb.query.predicate import PayloadColumns, matches, row_matches
 
 Payload = dict[str, Any]
 GAP = object()
@@ -135,7 +135,7 @@ FILTERS = st.recursive(
 
 def _check(where: Filter, payloads: list[Payload]) -> None:
     expected = [_oracle(where, payload) == "T" for payload in payloads]
-    columns = build_columns([encode_payload(payload) for payload in payloads], where.paths())
+    columns = PayloadColumns([encode_payload(payload) for payload in payloads]).columns(where.paths())
     found = matches(where, columns, len(payloads))
     assert found.dtype == np.bool_
     assert found.tolist() == expected
@@ -223,7 +223,7 @@ def test_what_each_predicate_means(text: str, names: set[str]) -> None:
     rows: dict[str, Payload] = {name: {"v": value} for name, value in VALUES.items()}
     rows["missing"] = {"w": 1}
     where = parse_filter(text)
-    columns = build_columns([encode_payload(row) for row in rows.values()], where.paths())
+    columns = PayloadColumns([encode_payload(row) for row in rows.values()]).columns(where.paths())
     found = matches(where, columns, len(rows))
     assert {name for name, hit in zip(rows, found, strict=True) if hit} == names
     assert {name for name, row in rows.items() if row_matches(where, row)} == names
@@ -248,14 +248,14 @@ def test_paths_lead_through_objects_only(text: str, rows: list[int]) -> None:
         *({"a": {"b": 1}}, {"a": {"b": None}}, {"a": {"c": 1}}, {"a": [{"b": 1}]}, {"a": "b"}, {"a": None}, {"a.b": 1}),
     ]
     where = parse_filter(text)
-    columns = build_columns([encode_payload(each) for each in payloads], where.paths())
+    columns = PayloadColumns([encode_payload(each) for each in payloads]).columns(where.paths())
     assert np.flatnonzero(matches(where, columns, len(payloads))).tolist() == rows
     assert [at for at, each in enumerate(payloads) if row_matches(where, each)] == rows
 
 
 def test_a_column_holds_each_value_once() -> None:
     payloads = [{"v": value} for value in (1, True, "1", 1.0, False, 0, [1, None, [2], {}], {}, None, "1", [])] + [{}]
-    column = build_columns([encode_payload(each) for each in payloads], [("v",)])[("v",)]
+    column = PayloadColumns([encode_payload(each) for each in payloads]).columns([("v",)])[("v",)]
     assert [(type(each), each) for each in column.values] == [
         (int, 1),
         (bool, True),
@@ -349,8 +349,6 @@ def test_each_row_is_decoded_once_for_paths_asked_together() -> None:
     columns.columns([("even",), ("name",)])
     assert Counting.rows_read == 2_620
     assert columns.nbytes > 0
-    columns.drop()
-    assert columns.nbytes == 0
     assert matches(WHERE[0], columns.columns([("n",)], 5), 5).tolist() == [False, True, True, True, True]
 
 
@@ -387,14 +385,14 @@ def test_a_damaged_payload_is_named_by_its_row(bad: bytes) -> None:
     payloads = [encode_payload(_row(at)) for at in range(700)]
     payloads[600] = bad
     with pytest.raises(Corruption, match="row 600"):
-        build_columns(payloads, [("n",)])
+        PayloadColumns(payloads).columns([("n",)])
 
 
 def test_large_payloads_are_decoded_in_bounded_pieces() -> None:
     payloads = [encode_payload({"n": at, "text": "x" * 1_000_000}) for at in range(6)]
-    assert matches(WHERE[0], build_columns(payloads, [("n",)]), 6).all()
+    assert matches(WHERE[0], PayloadColumns(payloads).columns([("n",)]), 6).all()
 
 
 def test_no_rows_match_nothing() -> None:
     for where in (*WHERE, Constant(True), Field("a").is_null()):
-        assert matches(where, build_columns([], where.paths()), 0).shape == (0,)
+        assert matches(where, PayloadColumns([]).columns(where.paths()), 0).shape == (0,)

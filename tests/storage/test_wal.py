@@ -62,11 +62,6 @@ class LogMachine(RuleBasedStateMachine):
         self.flushed += int(part * (self.log.last_seq - self.flushed))
         self.log.trim(self.flushed)
 
-    @rule()
-    def skip(self) -> None:
-        self.flushed = self.log.last_seq + 3
-        self.log.advance_to(self.flushed)
-
     @rule(close=st.booleans())
     def reopen(self, close: bool) -> None:
         if close:

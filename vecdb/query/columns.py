@@ -127,21 +127,6 @@ class PayloadColumns:
             builders = list(self._builders.values())
         return sum(builder.column(builder.rows).nbytes for builder in builders)
 
-    def drop(self) -> None:
-        """Forget every column; the next question builds its own anew."""
-        with self._lock:
-            self._builders = {}
-
-
-def build_columns(payloads: Sequence[bytes], paths: Iterable[Path]) -> dict[Path, FieldColumn]:
-    """The columns of ``payloads`` (JSON bytes of each row) at each path, each payload decoded once.
-
-    Raises
-    ------
-    Corruption
-        A payload is not a JSON object.
-    """
-    return PayloadColumns(payloads).columns(paths)
 
 
 class _GrowingArray:

@@ -30,11 +30,11 @@ from vecdb.filter import (
     Prefix,
     Scalar,
 )
-from vecdb.query.columns import FieldColumn, PayloadColumns, build_columns
+from vecdb.query.columns import FieldColumn, PayloadColumns
 from vecdb.query.dictionary import BOOLEAN, LIST, MISSING, NULL, NUMBER, OBJECT, STRING, ValueDictionary
 from vecdb.types import BoolArray, I32Array, Payload
 
-__all__ = ["FieldColumn", "PayloadColumns", "build_columns", "matches", "row_matches"]
+__all__ = ["FieldColumn", "PayloadColumns", "matches", "row_matches"]
 
 _RESERVED_CODES: Final = -OBJECT
 """Codes below zero: they index a table of answers from its end."""

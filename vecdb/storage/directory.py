@@ -11,7 +11,7 @@ import re
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from vecdb.errors import Corruption, FailedPrecondition, NotFound
 from vecdb.storage.io import Buffer, FileSystem, read_up_to, translated, translating, write_fully
@@ -178,32 +178,6 @@ class FileReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Directory(Protocol):
-    """A place for write-once files."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is, for messages."""
-
-    def create(self, name: str) -> FileWriter:
-        """Begin a new file."""
-
-    def sync(self) -> None:
-        """Make the names of finished files, and removals, durable."""
-
-    def open_reader(self, name: str) -> FileReader:
-        """Open a file for reading by offset."""
-
-    def map(self, name: str, size_bytes: int) -> memoryview:
-        """Map a file of exactly ``size_bytes``."""
-
-    def unlink(self, name: str) -> None:
-        """Remove a file; what is mapped stays readable."""
-
-    def names(self) -> list[str]:
-        """Names of the whole files, sorted."""
 
 
 class MmapDirectory:

@@ -238,14 +238,6 @@ class Log:
             self._durable_seq = self._last_seq
             return self._durable_seq
 
-    def advance_to(self, seq: int) -> None:
-        """Go on after ``seq``: the records up to it are durable elsewhere and will never be asked for."""
-        with self._mutex:
-            self._require_writable()
-            if seq > self._last_seq:
-                self._seal()
-                self._last_seq = self._durable_seq = seq
-
     def rotate(self) -> None:
         """End the present file, durably, so that ``trim`` can unlink it; the next append makes another.
 
