@@ -128,7 +128,6 @@ class PayloadColumns:
         return sum(builder.column(builder.rows).nbytes for builder in builders)
 
 
-
 class _GrowingArray:
     """int32 values that grow in number at their end; views taken earlier stay as they are."""
 
