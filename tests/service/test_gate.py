@@ -19,9 +19,11 @@ from vecdb.errors import (
     ResourceExhausted,
     Unimplemented,
 )
+from vecdb.requests import GetRequest
 from vecdb.service import server as server_module
 from vecdb.service.options import MESSAGE_BYTES_MAX
 from vecdb.v1 import vecdb_pb2
+from vecdb.wire.requests import Target, encode_get
 
 COUNT = vecdb_pb2.CountRequest(collection="docs")
 
@@ -251,6 +253,32 @@ def test_filtered_searches_and_everything_else_run_in_threads(stub, database):
         stub.Count(COUNT)
     assert {name.split("_")[0] for verb, name in database.threads if verb != "write"} == {"vecdb-read"}
     assert {name.split("_")[0] for verb, name in database.threads if verb == "write"} == {"vecdb-write"}
+
+
+def test_searches_that_wait_for_a_write_leave_the_threads_of_the_others_alone(loop, database):
+    release = threading.Event()
+    with serving(loop, database, read_threads=1, wait_threads=2) as server, stub_of(server.address) as stub:
+        stub.Write(write_message([1]))
+        database.before = lambda verb: release.wait(30) if verb == "search" else None
+        waiting = [stub.Search.future(search_message(read_after_seq=1)) for _ in range(2)]
+        assert stub.Count(COUNT, timeout=10).count == 1
+        release.set()
+        assert all(len(each.result(timeout=10).rankings) == 1 for each in waiting)
+        names = {name.split("_")[0] for verb, name in database.threads if verb == "search"}
+        assert names == {"vecdb-wait"}
+
+
+def test_a_caller_that_does_not_read_its_stream_holds_a_place_until_the_deadline(loop, database):
+    with serving(loop, database, deadline_s=1.0) as server, stub_of(server.address) as stub:
+        stub.Write(write_message([*range(40)], {"text": "x" * 10**6}))
+        request = encode_get(Target("docs"), GetRequest(tuple(range(40)), with_payloads=True))
+        replies = stub.Get(request, timeout=60)
+        deadline = time.monotonic() + 20
+        while not server.measures.methods["Get"].requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert server.measures.methods["Get"].errors == {"DEADLINE_EXCEEDED": 1}
+        assert server.measures.running == 0
+        replies.cancel()
 
 
 def test_streamed_replies_come_in_messages_below_4_mb(stub):

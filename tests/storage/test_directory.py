@@ -1,6 +1,7 @@
 """Write-once files: whole under their name or not there, durable in the right order, refused where they should be."""
 
 import errno
+import threading
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,41 @@ def test_a_new_directory_is_durable_before_it_is_used(tmp_path: Path) -> None:
     MmapDirectory.open(tmp_path / "db", fs, create=True).replace_file("file", b"x")
     fs.materialise(tmp_path / "left")
     assert (tmp_path / "left" / "db" / "file").read_bytes() == b"x"
+
+
+def test_a_file_finished_during_a_sync_is_synced_by_the_next(tmp_path: Path) -> None:
+    """The sync under way may have passed its name already."""
+
+    class Slow(FileSystem):
+        def __init__(self) -> None:
+            self.syncs = 0
+            self.entered = threading.Event()
+            self.go_on = threading.Event()
+            self.go_on.set()
+
+        def fsync_directory(self, path: Path) -> None:
+            super().fsync_directory(path)
+            self.syncs += 1
+            self.entered.set()
+            assert self.go_on.wait(10)
+
+    fs = Slow()
+    directory = MmapDirectory.open(tmp_path / "db", fs, create=True)
+    directory.write_file("first", b"x")
+    directory.sync()
+    directory.sync()
+    idle = fs.syncs
+    directory.write_file("second", b"x")
+    fs.entered.clear()
+    fs.go_on.clear()
+    syncing = threading.Thread(target=directory.sync)
+    syncing.start()
+    assert fs.entered.wait(10)
+    directory.write_file("third", b"x")
+    fs.go_on.set()
+    syncing.join()
+    assert fs.syncs == idle + 1
+    directory.sync()
+    assert fs.syncs == idle + 2
+    directory.sync()
+    assert fs.syncs == idle + 2

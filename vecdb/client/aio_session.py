@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ import grpc.aio
 from vecdb.client.sessions import REFUSALS, REFUSED_S, SessionLost, outcome
 from vecdb.v1 import vecdb_pb2
 
+_log = logging.getLogger("vecdb.client")
 _MESSAGE_SEARCHES = 64
 
 
@@ -88,9 +90,9 @@ class AsyncSession:
                 some = self._pending[:_MESSAGE_SEARCHES]
                 del self._pending[:_MESSAGE_SEARCHES]
                 await stream.write(vecdb_pb2.SearchSessionRequest(searches=some))
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            # The call has ended; whoever reads from it learns why.
-            self._lose(stream)
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            # The call has ended: whoever reads from it learns why, and gives up every search.
+            _log.debug("a session ended: %s", error)
         finally:
             if stream is self._stream:
                 self._writing = None
