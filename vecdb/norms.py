@@ -13,12 +13,12 @@ _SQUARE_MIN, _SQUARE_MAX = np.float32(1e-20), np.float32(1e30)
 
 def row_norms(values: F32Array) -> NDArray[np.float64]:
     """Euclidean length of each row of (n, dim) ``values``, (n,) float64; not finite where the row is not."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", values, values)
-        if ((squares > _SQUARE_MIN) & (squares < _SQUARE_MAX)).all():
-            return _roots(squares.astype(np.float64))
-        # Rare: huge, tiny, zero or not finite. float64 holds the square of every float32.
-        return _roots(np.einsum("ij,ij->i", values, values, dtype=np.float64, casting="unsafe"))
+    # einsum raises no floating-point warnings, whatever overflows in it.
+    squares = np.einsum("ij,ij->i", values, values)
+    if squares.shape[0] and squares.min() > _SQUARE_MIN and squares.max() < _SQUARE_MAX:
+        return _roots(squares.astype(np.float64))
+    # Rare: huge, tiny, zero or not finite. float64 holds the square of every float32.
+    return _roots(np.einsum("ij,ij->i", values, values, dtype=np.float64, casting="unsafe"))
 
 
 def _roots(squares: NDArray[np.float64]) -> NDArray[np.float64]:

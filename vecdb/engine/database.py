@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from vecdb.api import Database
 from vecdb.engine.catalogue import Catalogue
 from vecdb.engine.collection import EmbeddedCollection
-from vecdb.engine.leases import Leases
+from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import create_collection_files
@@ -191,14 +190,12 @@ class EmbeddedDatabase(Database):
                 self._catalogue.close()
                 self._lock.release()
 
-    @contextmanager
-    def _lease(self, name: str, collection_id: str) -> Iterator[OpenCollection]:
+    def _lease(self, name: str, collection_id: str) -> Lease:
         self._check_open()
         entry = self._catalogue.entries.get(name)
         if entry is None or entry.collection_id != collection_id:
             raise _not_found(name)
-        with self._open.lease(collection_id) as opened:
-            yield opened
+        return self._open.lease(collection_id)
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
         directory = self._collections.child(collection_id, create=False)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from vecdb.engine.events import logger
 from vecdb.engine.store import OpenCollection
@@ -41,14 +41,19 @@ class Leases:
         self._open_max = open_max
         self._open_one = open_one
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
-        self._changed = threading.Condition()
+        # The lock itself where nobody waits: every request passes here twice.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._dropped: set[str] = set()
         self._closed = False
 
-    @contextmanager
-    def lease(self, collection_id: str) -> Iterator[OpenCollection]:
-        """The open collection, which stays open for the length of the block."""
-        with self._changed:
+    def lease(self, collection_id: str) -> Lease:
+        """A block for whose length the collection stays open."""
+        return Lease(self, collection_id)
+
+    def take(self, collection_id: str) -> _Slot:
+        """Keep a collection open until its slot is given back; for ``Lease``."""
+        with self._lock:
             if self._closed:
                 raise FailedPrecondition("the database is closed", field="database")
             if collection_id in self._dropped:
@@ -59,13 +64,18 @@ class Leases:
             else:
                 self._slots.move_to_end(collection_id)
             slot.leases += 1
-        try:
-            yield slot.opened or self._opened(collection_id, slot)
-        finally:
-            with self._changed:
-                slot.leases -= 1
-                if slot.leases == 0:
-                    self._changed.notify_all()
+            return slot
+
+    def give_back(self, slot: _Slot) -> None:
+        """End what ``take`` began."""
+        with self._lock:
+            slot.leases -= 1
+            if slot.leases == 0:
+                self._changed.notify_all()
+
+    def opened(self, collection_id: str, slot: _Slot) -> OpenCollection:
+        """The collection of a slot that was taken, opened if it is not."""
+        return slot.opened or self._opened(collection_id, slot)
 
     def _opened(self, collection_id: str, slot: _Slot) -> OpenCollection:
         self._close_surplus()
@@ -131,6 +141,27 @@ class Leases:
             for slot in slots:
                 if slot.opened is not None:
                     closing.callback(slot.opened.close)
+
+
+class Lease:
+    """A block that has an open collection, and keeps it open."""
+
+    __slots__ = ("_collection_id", "_leases", "_slot")
+
+    def __init__(self, leases: Leases, collection_id: str) -> None:
+        self._leases = leases
+        self._collection_id = collection_id
+
+    def __enter__(self) -> OpenCollection:
+        slot = self._slot = self._leases.take(self._collection_id)
+        try:
+            return self._leases.opened(self._collection_id, slot)
+        except BaseException:
+            self._leases.give_back(slot)
+            raise
+
+    def __exit__(self, *_raised: object) -> None:
+        self._leases.give_back(self._slot)
 
 
 def _close_reporting(collection_id: str, opened: OpenCollection, *, keep: bool) -> None:

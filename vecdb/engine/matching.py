@@ -40,11 +40,6 @@ def count_matching(state: CollectionState, view: View, where: Filter | None) -> 
     return sum(allowed_rows(state, part, where).count() for part in view.parts)
 
 
-def id_at(part: PartView, row: int) -> PointId:
-    """The id of a row."""
-    return part.reader.id_at(row) if isinstance(part, SegmentView) else part.memtable.ids[row]
-
-
 def matching_ids(state: CollectionState, where: Filter) -> list[PointId]:
     """The ids of all points that match, as of now."""
-    return [id_at(part, row) for part in state.view.parts for row in allowed_rows(state, part, where).rows().tolist()]
+    return [part.id_at(row) for part in state.view.parts for row in allowed_rows(state, part, where).rows().tolist()]

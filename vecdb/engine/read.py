@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vecdb.bitmap import Bitmap
-from vecdb.engine.matching import allowed_rows, bind, id_at
+from vecdb.engine.matching import allowed_rows, bind
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.errors import InvalidArgument
@@ -45,7 +45,7 @@ def vectors_of(part: PartView, row: int) -> Mapping[str, F32Array]:
 
 def _point(part: PartView, row: int, with_payload: bool, with_vectors: bool) -> Point:
     return Point(
-        id_at(part, row),
+        part.id_at(row),
         payload_of(part, row) if with_payload else None,
         vectors_of(part, row) if with_vectors else {},
     )

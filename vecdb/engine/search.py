@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vecdb.bitmap import Bitmap
-from vecdb.engine.matching import allowed_rows, bind, id_at
+from vecdb.engine.matching import allowed_rows, bind
 from vecdb.engine.read import vectors_of
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
@@ -94,7 +94,7 @@ def _hits(
         return vectors_of(of[position], rows[position])
 
     return Hits(
-        [id_at(part, row) for part, row in zip(of, rows, strict=True)],
+        [part.id_at(row) for part, row in zip(of, rows, strict=True)],
         scores,
         distances,
         complete=True,

@@ -29,6 +29,10 @@ class SegmentView:
         """Rows in the segment, dead ones included."""
         return self.reader.rows
 
+    def id_at(self, row: int) -> PointId:
+        """The id of a row."""
+        return self.reader.id_at(row)
+
     def with_live(self, live: LiveRows) -> SegmentView:
         """The same segment with another set of live rows."""
         return SegmentView(self.reader, live)

@@ -223,6 +223,10 @@ class MemtableView:
     live: LiveRows
     fields: Mapping[str, FieldVectors]
 
+    def id_at(self, row: int) -> PointId:
+        """The id of a row."""
+        return self.memtable.ids[row]
+
     def with_live(self, live: LiveRows) -> MemtableView:
         """The same rows with another set of live ones."""
         return MemtableView(self.memtable, self.rows, live, self.fields)

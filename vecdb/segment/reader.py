@@ -137,7 +137,7 @@ class SegmentReader:
 
     def id_at(self, row: int) -> PointId:
         """The id of a row."""
-        return id_of(self.keys[row])
+        return id_of(self.keys.packed[row])
 
     @property
     def payloads_verified(self) -> bool:
@@ -283,6 +283,15 @@ class _Keys(Sequence[bytes]):
         self._reader = reader
         self._packed: Packed | None = None
 
+    @property
+    def packed(self) -> Packed:
+        """The keys as they are stored."""
+        packed = self._packed
+        if packed is None:
+            reader = self._reader
+            packed = self._packed = Packed(reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
+        return packed
+
     def __len__(self) -> int:
         return self._reader.rows
 
@@ -291,10 +300,7 @@ class _Keys(Sequence[bytes]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[bytes]: ...
     def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        packed = self._packed
-        if packed is None:
-            reader = self._reader
-            packed = self._packed = Packed(reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
+        packed = self.packed
         if isinstance(at, slice):
             return [packed[row] for row in range(*at.indices(self._reader.rows))]
         return packed[at]
