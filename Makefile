@@ -18,7 +18,7 @@ PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
 CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: help demo test test-slow lint format proto bench load clean
+.PHONY: help demo test test-slow lint format proto bench load costs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(VENV)/.bench  ## measure vecdb beside other engines
 
 load: $(VENV)/.bench  ## measure how many searches a server carries, beside a bare gRPC server
 	$(BIN)/python bench/load.py $(ARGS)
+
+costs: $(VENV)/.bench  ## measure durable writes, opening, importing and a thousand collections
+	$(BIN)/python bench/costs.py $(ARGS)
 
 clean:  ## remove what was built and cached, but not .venv
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

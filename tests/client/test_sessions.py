@@ -1,6 +1,7 @@
 """Sessions of the clients: the same answers with fewer calls, and a call of its own wherever there is no session."""
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 from tests.service.running import serving
 from tests.service.scripted import ScriptedDatabase
 from vecdb.client import attempts, connect, connect_async, sessions
-from vecdb.client.sessions import IDLE_MAX
+from vecdb.client.sessions import SESSIONS_MAX
 from vecdb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 
 POINTS = 60
@@ -28,6 +29,27 @@ class Unknown(grpc.aio.ServerInterceptor):
             self.tries += 1
             return None
         return await continuation(details)
+
+
+class Swallowing(grpc.aio.ServerInterceptor):
+    """Something on the way that accepts sessions and passes nothing on: the first ``swallowed`` of them."""
+
+    def __init__(self, swallowed: int) -> None:
+        self.swallowed = swallowed
+        self.tries = 0
+
+    async def intercept_service(self, continuation, details):
+        handler = await continuation(details)
+        if not details.method.endswith("/SearchSession"):
+            return handler
+        self.tries += 1
+        if self.tries > self.swallowed:
+            return handler
+
+        async def silent(_requests, _context):
+            await asyncio.sleep(60)
+
+        return grpc.stream_stream_rpc_method_handler(silent)
 
 
 @pytest.fixture
@@ -75,7 +97,7 @@ def test_threads_have_a_session_each_and_their_own_answers(server, database, rng
             thread.start()
         for thread in threads:
             thread.join()
-        assert 1 <= len(remote._sessions._idle) <= min(len(queries), IDLE_MAX)
+        assert 1 <= len(remote._sessions._idle) <= min(len(queries), SESSIONS_MAX)
     assert found == [[docs.search(query, k=4).ids for query in some] for some in queries]
 
 
@@ -118,6 +140,118 @@ def test_a_server_without_sessions_is_asked_by_calls(loop, database, monkeypatch
 
         loop.run(ask())
         assert unknown.tries == 3
+
+
+def test_a_session_that_is_swallowed_on_the_way_costs_one_search(loop, database, monkeypatch):
+    monkeypatch.setattr(sessions, "_TICK_S", 0.02)
+    swallowing = Swallowing(1)
+    with serving(loop, database, interceptors=(swallowing,)) as server:
+        with connect(server.address, timeout_s=1.0) as remote:
+            there = remote.collection("docs")
+            with pytest.raises(DeadlineExceeded):
+                there.search([1, 2])
+            for _ in range(3):
+                assert len(there.search([1, 2], k=3)) == 3
+            assert swallowing.tries == 1
+        swallowing.tries = 0
+
+        async def ask():
+            async with connect_async(server.address, timeout_s=1.0) as remote:
+                there = await remote.collection("docs")
+                with pytest.raises(DeadlineExceeded):
+                    await there.search([1, 2])
+                for _ in range(3):
+                    assert len(await there.search([1, 2], k=3)) == 3
+                assert swallowing.tries == 1
+                monkeypatch.setattr(remote._session, "_refused_until", 0.0)
+                assert len(await there.search([1, 2], k=3)) == 3
+                assert swallowing.tries == 2
+
+        loop.run(ask())
+
+
+def test_a_session_that_falls_silent_is_given_up(loop, database):
+    """Not the whole connection is gone, and the session had answered before."""
+    silent = threading.Event()
+
+    async def ask(server):
+        async with connect_async(server.address, timeout_s=0.5) as remote:
+            there = await remote.collection("docs")
+            await there.search([1, 2])
+            stream = remote._session._stream
+            deliver = remote._session.deliver
+            remote._session.deliver = lambda _reply: silent.set()
+            with pytest.raises(DeadlineExceeded):
+                await there.search([1, 2])
+            assert silent.is_set()
+            assert remote._session._stream is not stream
+            remote._session.deliver = deliver
+            assert len(await there.search([1, 2], k=3)) == 3
+
+    with serving(loop, database) as server:
+        loop.run(ask(server))
+
+
+def test_idle_sessions_take_no_place_from_other_calls(loop, database):
+    with serving(loop, database, streams_max=1) as server, connect(server.address, timeout_s=5.0) as remote:
+        there = remote.collection("docs")
+        start = threading.Barrier(6)
+
+        def ask():
+            start.wait()
+            for _ in range(20):
+                there.search([1, 2])
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert there.count() == POINTS
+
+
+def test_a_thread_that_cannot_start_costs_no_search(server, monkeypatch):
+    with connect(server.address) as remote:
+        there = remote.collection("docs")
+
+        def refuse(self):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            assert len(there.search([1, 2], k=3)) == 3
+        assert len(there.search([1, 2], k=3)) == 3
+
+
+def test_connections_that_nobody_closed_leave_nothing_behind(server, loop):
+    def search():
+        connect(server.address).collection("docs").search([1, 2])
+
+    async def search_async():
+        remote = connect_async(server.address)
+        await (await remote.collection("docs")).search([1, 2])
+
+    async def tasks():
+        gc.collect()
+        await asyncio.sleep(0.05)
+        return [each for each in asyncio.all_tasks() if "_read" in repr(each) and "aio_session" in repr(each)]
+
+    search()
+    loop.run(search_async())
+    ended = lambda: server.measures.methods["SearchSession"].requests  # noqa: E731
+    for _ in range(5):
+        search()
+        loop.run(search_async())
+    deadline = time.monotonic() + 10
+    while (ended() < 12 or loop.run(tasks())) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)
+    assert ended() == 12
+    assert loop.run(tasks()) == []
+    deadline = time.monotonic() + 10
+    while any("vecdb-sessions" in each.name for each in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [each.name for each in threading.enumerate() if "vecdb-sessions" in each.name]
 
 
 def test_a_server_with_no_session_left_is_asked_by_calls(loop, database):

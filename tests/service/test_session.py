@@ -142,21 +142,65 @@ def test_the_servers_own_deadline_is_kept_too(loop, database):
 def test_searches_of_sessions_count_as_requests(loop, database):
     release = threading.Event()
     database.before = lambda _verb: release.wait(30)
-    with serving(loop, database, requests_max=2) as server, stub_of(server.address) as stub:
+    with serving(loop, database, requests_max=4) as server, stub_of(server.address) as stub:
         requests = queue.SimpleQueue()
         replies = stub.SearchSession(iter(requests.get, None), timeout=60)
+        # A session alone takes at most half of the places.
         requests.put(asked(*[search_message() for _ in range(5)]))
-        refused = answers_of([next(replies)])
-        while len(refused) < 3:
-            refused |= answers_of([next(replies)])
-        assert {type(error_of(each)) for each in refused.values()} == {ResourceExhausted}
+        waiting = [stub.Search.future(search_message(), timeout=60) for _ in range(2)]
+        deadline = time.monotonic() + 10
+        while server.measures.running < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.measures.running == 4
         code, error = failure_of(lambda: stub.Search(search_message()))
-        assert (code, type(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, ResourceExhausted)
+        assert (code, type(error), error.field) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED, ResourceExhausted, "requests",
+        )  # fmt: skip
+        other = answers_of(stub.SearchSession(iter([asked(search_message())]), timeout=60))
+        assert (type(error_of(other[1])), error_of(other[1]).field) == (ResourceExhausted, "requests")
         release.set()
         requests.put(None)
-        assert len(answers_of(replies)) == 2
+        assert sorted(answers_of(replies)) == [1, 2, 3, 4, 5]
+        assert all(each.result(timeout=10) for each in waiting)
         measures = server.measures.methods
-        assert (measures["Search"].requests, measures["Search"].errors["RESOURCE_EXHAUSTED"]) == (6, 4)
+        assert (measures["Search"].requests, measures["Search"].errors["RESOURCE_EXHAUSTED"]) == (9, 2)
+
+
+def test_a_caller_that_does_not_read_its_answers_loses_its_session(loop, database):
+    database.collection("docs").upsert(range(POINTS), np.ones((POINTS, 2)), [{"text": "x" * 500_000}] * POINTS)
+    with serving(loop, database, deadline_s=0.5, requests_max=8) as server, stub_of(server.address) as stub:
+        requests = queue.SimpleQueue()
+        replies = stub.SearchSession(iter(requests.get, None), timeout=60)
+        requests.put(asked(*[search_message(k=20) for _ in range(40)]))
+        deadline = time.monotonic() + 20
+        while not server.measures.methods["SearchSession"].requests and time.monotonic() < deadline:
+            time.sleep(0.02)
+            # What nobody reads counts as under way: 4 of the 8 at a time.
+            assert server.measures.running <= 4
+        assert server.measures.methods["SearchSession"].errors == {"CANCELLED": 1}
+        assert server.measures.running == 0
+        replies.cancel()
+        requests.put(None)
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [(asked(*[search_message()] * 1_025), "searches"), (asked(search_message(dim=600_000)), "request")],
+)
+def test_a_message_that_is_too_large_ends_the_session(stub, message, field):
+    code, error = failure_of(lambda: list(stub.SearchSession(iter([message]), timeout=60)))
+    assert (code.name, error.field) in {("INVALID_ARGUMENT", "searches"), ("RESOURCE_EXHAUSTED", "request")}
+    assert error.field == field
+
+
+def test_sessions_take_no_place_from_the_requests_of_their_connection(loop, database):
+    with serving(loop, database, streams_max=1) as server, stub_of(server.address) as stub:
+        requests = queue.SimpleQueue()
+        sessions = [stub.SearchSession(iter(requests.get, None), timeout=60) for _ in range(3)]
+        assert len(stub.Search(search_message(), timeout=10).rankings) == 1
+        for each in sessions:
+            each.cancel()
+            requests.put(None)
 
 
 def test_a_session_is_not_read_from_while_enough_of_its_searches_wait(loop, database):

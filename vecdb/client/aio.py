@@ -133,6 +133,7 @@ class AsyncRemoteDatabase:
                 return call.read(await self._session.search(call.short_search, attempts.remaining_s()))
             except SessionLost:
                 _log.debug("sent again: %s", call.method)
+                attempts.check_time()
         while True:
             self._handle.check()
             try:

@@ -49,6 +49,11 @@ class Attempts:
         """Seconds left, at least 0."""
         return max(0.0, self._deadline - time.monotonic())
 
+    def check_time(self) -> None:
+        """Raise DeadlineExceeded where no time is left for another attempt."""
+        if self.remaining_s() <= 0.0:
+            raise self._error(grpc.StatusCode.DEADLINE_EXCEEDED, "", None)
+
     def delay_s(self, failure: grpc.RpcError) -> float:
         """Seconds to wait before the next attempt.
 

@@ -148,7 +148,7 @@ def search(of: Described, request: SearchRequest) -> Call[list[Hits]]:
     if with_vectors:
         hit_bytes += sum(4 * each.dim for each in of.schema.vectors)
     if request.queries.shape[0] * request.k * hit_bytes <= UNARY_REPLY_BYTES_MAX:
-        size_bytes = request.queries.nbytes + request.queries.shape[0] * request.k * _HIT_BYTES_USUAL
+        size_bytes = message.ByteSize() + request.queries.shape[0] * request.k * _HIT_BYTES_USUAL
         short = size_bytes <= SHORT_BYTES_MAX and not with_vectors
         return Call("Search", message, read, short_search=message if short else None)
     return Call("SearchStream", message, lambda replies: [hits for reply in replies for hits in read(reply)])

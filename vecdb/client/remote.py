@@ -93,6 +93,7 @@ class RemoteDatabase(Database):
                 return call.read(self._sessions.search(call.short_search, attempts.remaining_s()))
             except SessionLost:
                 _log.debug("sent again: %s", call.method)
+                attempts.check_time()
         while True:
             self._handle.check()
             try:

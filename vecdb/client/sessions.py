@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from vecdb.errors import DeadlineExceeded
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.errors import decode_error
 
-IDLE_MAX = 16
-"""Sessions that are kept for later; in each a thread of grpc's waits for something to send."""
+SESSIONS_MAX = 16
+"""Sessions of a connection; a server lets it hold so many beside its requests. In each a thread of grpc's waits."""
 REFUSED_S = 10.0
-"""After a server has refused a session, none is tried for this time."""
+"""After a server has refused a session, or something on the way has swallowed one, none is tried for this time."""
 REFUSALS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _TICK_S = 0.2
 
@@ -36,7 +37,11 @@ class SessionLost(Exception):
 def outcome(answer: vecdb_pb2.SessionAnswer) -> vecdb_pb2.SearchReply:
     """The reply in an answer; raises the error that it holds instead."""
     if answer.HasField("error"):
-        raise decode_error(answer.error.code, answer.error.message, answer.error.details or None)
+        error = decode_error(answer.error.code, answer.error.message, answer.error.details or None)
+        if isinstance(error, DeadlineExceeded) and error.field == "timeout_s":
+            # The caller's own time is up: the client says so in the words that it has for every call.
+            raise SessionLost
+        raise error
     return answer.reply
 
 
@@ -52,11 +57,12 @@ class Sessions:
     def __init__(self, open_call: OpenCall) -> None:
         self._open_call = open_call
         self._idle: list[_Session] = []
+        self._open = 0
         self._refused_until = 0.0
         self._closed = False
         self._watch = _Watch()
-        # For whoever forgets to close: the thread must not outlive what it watches over.
-        weakref.finalize(self, self._watch.close)
+        # For whoever forgets to close: no thread may outlive the connection.
+        weakref.finalize(self, _end_all, self._watch, self._idle)
 
     def search(self, request: vecdb_pb2.SearchRequest, timeout_s: float) -> vecdb_pb2.SearchReply:
         """The reply to a search.
@@ -69,32 +75,31 @@ class Sessions:
             The server's answer is an error.
         """
         session = self._session()
-        self._watch.begin(session, time.monotonic() + timeout_s)
         try:
+            self._watch.begin(session, time.monotonic() + timeout_s)
             answer = session.ask(request, timeout_s)
-        except grpc.RpcError as error:
-            if error.code() in REFUSALS:
-                self._refused_until = time.monotonic() + REFUSED_S
-            session.end()
-            raise SessionLost from error
-        except BaseException:
+        except BaseException as error:
             # Also where the caller was interrupted: the answer to this search must not meet the next one.
-            session.end()
+            self._drop(session)
+            if isinstance(error, grpc.RpcError):
+                swallowed = error.code() is grpc.StatusCode.CANCELLED and not session.answered
+                if error.code() in REFUSALS or swallowed:
+                    self._refused_until = time.monotonic() + REFUSED_S
+                raise SessionLost from error
+            if isinstance(error, RuntimeError):
+                raise SessionLost from error
             raise
         finally:
             self._watch.end(session)
-        if self._closed or len(self._idle) >= IDLE_MAX:
-            session.end()
-        else:
-            self._idle.append(session)
+        self._idle.append(session)
+        if self._closed:
+            _end_all(self._watch, self._idle)
         return outcome(answer)
 
     def close(self) -> None:
         """End the sessions that nobody uses; those in use end with the connection."""
         self._closed = True
-        self._watch.close()
-        while self._idle:
-            self._idle.pop().end()
+        _end_all(self._watch, self._idle)
 
     def _session(self) -> _Session:
         while self._idle:
@@ -104,25 +109,46 @@ class Sessions:
                 break
             if session.active:
                 return session
-            session.end()
-        if time.monotonic() < self._refused_until:
+            self._drop(session)
+        if self._open >= SESSIONS_MAX or time.monotonic() < self._refused_until:
             raise SessionLost
         try:
-            return _Session(self._open_call)
-        except ValueError as error:
-            # What grpc raises where another thread closed the channel.
+            # A session needs threads of grpc's, which does not recover where one cannot be started.
+            threading.Thread(target=_nothing, name="vecdb-sessions", daemon=True).start()
+            session = _Session(self._open_call)
+        except (ValueError, RuntimeError) as error:
+            # Another thread closed the channel, or there can be no more threads: a call of its own needs none.
+            self._refused_until = time.monotonic() + REFUSED_S
             raise SessionLost from error
+        # Threads may pass the limit by a few together; the server's room for requests bears that.
+        self._open += 1
+        return session
+
+    def _drop(self, session: _Session) -> None:
+        self._open -= 1
+        session.end()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _end_all(watch: _Watch, idle: list[_Session]) -> None:
+    watch.close()
+    while idle:
+        idle.pop().end()
 
 
 class _Session:
     """One open call, for one thread at a time."""
 
-    __slots__ = ("_number", "_replies", "_requests")
+    __slots__ = ("_number", "_replies", "_requests", "answered")
 
     def __init__(self, open_call: OpenCall) -> None:
         self._requests: queue.SimpleQueue[vecdb_pb2.SearchSessionRequest | None] = queue.SimpleQueue()
         self._replies = open_call(iter(self._requests.get, None))
         self._number = 0
+        self.answered = False
 
     @property
     def active(self) -> bool:
@@ -137,6 +163,7 @@ class _Session:
         reply = next(self._replies, None)
         if reply is None or len(reply.answers) != 1 or reply.answers[0].number != self._number:
             raise SessionLost
+        self.answered = True
         answer: vecdb_pb2.SessionAnswer = reply.answers[0]
         return answer
 
@@ -155,20 +182,24 @@ class _Watch:
     def __init__(self) -> None:
         self._deadlines: dict[_Session, float] = {}
         self._wake = threading.Event()
-        self._started = threading.Lock()
+        self._starting = threading.Lock()
+        self._started = False
         self._closed = False
 
     def begin(self, session: _Session, deadline: float) -> None:
-        """Watch over a session until ``end``."""
+        """Watch over a session until ``end``; raises RuntimeError where no thread can be started."""
         self._deadlines[session] = deadline
-        if not self._wake.is_set():
-            self._wake.set()
-            if self._started.acquire(blocking=False):
+        if self._wake.is_set():
+            return
+        with self._starting:
+            if not self._started:
                 threading.Thread(target=self._run, name="vecdb-sessions", daemon=True).start()
+                self._started = True
+        self._wake.set()
 
     def end(self, session: _Session) -> None:
         """Watch over it no longer."""
-        del self._deadlines[session]
+        self._deadlines.pop(session, None)
 
     def close(self) -> None:
         """Let the thread end."""

@@ -38,7 +38,7 @@ from vecdb.service.groups import Encode, SearchGroups
 from vecdb.service.measures import Measures
 from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, search
 from vecdb.service.options import ServerOptions
-from vecdb.service.session import Session
+from vecdb.service.session import Send, Session
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.errors import DETAILS_KEY, encode_error
 
@@ -136,12 +136,15 @@ class Gate:
         await self._pass(name, context, write_all())
 
     async def _session(self, name: str, _requests: object, context: _Context) -> None:
-        session = Session(context, self._session_answer, self._options.streams_max)
+        options = self._options
+        # Less than all requests that are answered at a time: one caller alone must not be refused for his own load.
+        searches_max = min(options.streams_max, max(1, options.requests_max // 2))
+        session = Session(context, self._session_answer, searches_max, options.deadline_s)
 
         async def run() -> None:
             if self._ending:
                 raise Unavailable("the server is stopping", field="server")
-            limit = self._options.sessions_max
+            limit = options.sessions_max
             if len(self._sessions) >= limit:
                 raise ResourceExhausted(
                     f"at most {limit} sessions are open at a time; search by single calls",
@@ -156,20 +159,34 @@ class Gate:
 
         await self._pass(name, context, run(), places=0)
 
-    async def _session_answer(self, asked: vecdb_pb2.SessionSearch) -> bytes:
+    async def _session_answer(self, asked: vecdb_pb2.SessionSearch, send: Send) -> None:
         number = asked.number
 
         def encode(reply: vecdb_pb2.SearchReply) -> bytes:
+            _check_reply_size(reply.ByteSize())
             answer = vecdb_pb2.SessionAnswer(number=number, reply=reply)
             return vecdb_pb2.SearchSessionReply(answers=[answer]).SerializeToString()
 
+        # Sent within the place that the search takes, so that answers which nobody reads count as requests under way.
+        sending: list[BaseException] = []
+
+        async def answer() -> None:
+            data = await self._search(asked.search, encode, asked.timeout_s)
+            try:
+                await send(data)
+            except Exception as error:
+                sending.append(error)
+                raise Cancelled("the caller went away", field="session") from error
+
         try:
-            return await self._admitted("Search", self._search(asked.search, encode, asked.timeout_s))
+            await self._admitted("Search", answer())
         except VecdbError as error:
+            if sending:
+                raise
             status = encode_error(error)
             found = vecdb_pb2.SessionError(code=status.code, message=status.message, details=status.details)
-            answer = vecdb_pb2.SessionAnswer(number=number, error=found)
-            return vecdb_pb2.SearchSessionReply(answers=[answer]).SerializeToString()
+            reply = vecdb_pb2.SearchSessionReply(answers=[vecdb_pb2.SessionAnswer(number=number, error=found)])
+            await send(reply.SerializeToString())
 
     async def _pass(
         self, name: str, context: _Context, answer: Coroutine[Any, Any, _Result], places: int = 1
@@ -187,10 +204,10 @@ class Gate:
         """Await ``answer`` if the request is admitted; whatever is raised leaves as a VecdbError.
 
         ``places`` is how many of the requests that are answered at a time it counts for: a session for none, but each
-        of its searches for one.
+        of its searches for one. A caller ends a session by going away, which is no failure.
         """
         started = time.perf_counter()
-        code: str | None = "CANCELLED"
+        code: str | None = "CANCELLED" if places else None
         self.measures.running += places
         try:
             if places:
@@ -220,7 +237,7 @@ class Gate:
 
     async def _search_unary(self, data: bytes) -> bytes:
         request = _parsed(vecdb_pb2.SearchRequest, data)
-        return await self._search(cast(vecdb_pb2.SearchRequest, request), vecdb_pb2.SearchReply.SerializeToString)
+        return await self._search(cast(vecdb_pb2.SearchRequest, request), _encoded)
 
     async def _search(self, request: vecdb_pb2.SearchRequest, encode: Encode, timeout_s: float = 0.0) -> bytes:
         """The reply to a search as ``encode`` makes bytes of it; ``timeout_s`` is the caller's, where it says so."""
@@ -230,12 +247,12 @@ class Gate:
             if not answer.done():
                 async with self._search_deadline(timeout_s):
                     await answer
-            return _bounded_reply(answer.result())
+            return answer.result()
 
         def timed() -> tuple[bytes, float]:
             # The thread's own time: what it waits for other threads must not make a short search look long.
             started = time.thread_time()
-            return _bounded_reply(encode(search(self._database, request))), time.thread_time() - started
+            return encode(search(self._database, request)), time.thread_time() - started
 
         # One that waits for a write must not take the threads of those that need not wait.
         work = Work.WAIT if request.read_after_seq else Work.READ
@@ -262,7 +279,7 @@ class Gate:
 
     def _answer(self, method: Method, data: bytes) -> bytes:
         answer = cast(Unary, method.answer)
-        return _bounded_reply(answer(self._database, _parsed(method.request, data)).SerializeToString())
+        return _encoded(answer(self._database, _parsed(method.request, data)))
 
     def _pieces(self, method: Method, data: bytes) -> Iterator[tuple[bytes, bool]]:
         """The encoded replies, each with whether it is the last. Nothing is done before the first is asked for."""
@@ -285,7 +302,7 @@ async def _deadline(
             yield
     except TimeoutError:
         raise DeadlineExceeded(
-            f"{name} was not answered within {whose} of {seconds} s", field=field, limit=f"{seconds} s"
+            f"{name} was not answered within {whose} of {seconds:g} s", field=field, limit=f"{seconds:g} s"
         ) from None
 
 
@@ -305,15 +322,21 @@ async def _write(context: _Context, piece: bytes) -> None:
         raise Cancelled("the caller went away", field="stream") from error
 
 
-def _bounded_reply(data: bytes) -> bytes:
-    if len(data) > REPLY_BYTES_MAX:
+def _encoded(reply: Message) -> bytes:
+    data = reply.SerializeToString()
+    _check_reply_size(len(data))
+    return data
+
+
+def _check_reply_size(size_bytes: int) -> None:
+    """Raise ResourceExhausted for a reply that is too large for one message."""
+    if size_bytes > REPLY_BYTES_MAX:
         raise ResourceExhausted(
-            f"the reply has {len(data)} bytes; one message holds at most {REPLY_BYTES_MAX}: use SearchStream",
+            f"the reply has {size_bytes} bytes; one message holds at most {REPLY_BYTES_MAX}: use SearchStream",
             field="k",
             limit=f"{REPLY_BYTES_MAX} bytes",
-            value=len(data),
+            value=size_bytes,
         )
-    return data
 
 
 def _as_error(name: str, raised: Exception) -> VecdbError:

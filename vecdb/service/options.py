@@ -19,6 +19,8 @@ MESSAGE_BYTES_MAX = BATCH_BYTES_MAX + 16 * 2**20
 little too large reaches the check that names the limit."""
 METADATA_BYTES_MAX = 16 * 1024
 HANDSHAKE_TIMEOUT_MS = 5_000
+SESSIONS_A_CONNECTION = 16
+"""Sessions that one connection may hold beside its requests; vecdb's clients hold no more."""
 KEEPALIVE_TIME_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 """A connection that is silent for the first is asked whether anybody is there, and dropped after the second: sessions

@@ -25,6 +25,7 @@ from vecdb.service.options import (
     KEEPALIVE_TIMEOUT_MS,
     MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
+    SESSIONS_A_CONNECTION,
     ServerOptions,
 )
 
@@ -83,7 +84,7 @@ class Server:
                 ("grpc.max_metadata_size", METADATA_BYTES_MAX),
                 ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-                ("grpc.max_concurrent_streams", options.streams_max),
+                ("grpc.max_concurrent_streams", options.streams_max + SESSIONS_A_CONNECTION),
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),

@@ -7,21 +7,27 @@ becomes ready meanwhile goes out together with the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from vecdb.errors import Cancelled, InvalidArgument
+from vecdb.errors import Cancelled, InvalidArgument, ResourceExhausted
 from vecdb.v1 import vecdb_pb2
 
-Answer: TypeAlias = Callable[[vecdb_pb2.SessionSearch], Awaitable[bytes]]
-"""Gives the encoded ``SearchSessionReply`` that holds the answer to one search, be it an error."""
+Send: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Sends an encoded ``SearchSessionReply`` that holds one answer; returns when it is on its way."""
 
-_MESSAGE_BYTES = 2**20
-"""Answers that are ready go out in messages of about this size."""
+Answer: TypeAlias = Callable[[vecdb_pb2.SessionSearch, Send], Coroutine[Any, Any, None]]
+"""Answers one search, be it with an error; raises only what ``Send`` raises."""
+
+MESSAGE_BYTES_MAX = 2 * 2**20
+"""Largest message of a session: it is parsed in the event loop, and before its searches are admitted."""
+MESSAGE_SEARCHES_MAX = 1_024
+_REPLY_BYTES = 2**20
+"""Answers that wait go out in messages of about this size."""
 
 
 class Session:
@@ -32,16 +38,21 @@ class Session:
     context
         The call.
     answer
-        Answers one search; never raises.
+        Answers one search.
     searches_max
         Searches that may be under way or wait to be sent; while there are as many, the caller is not read from.
+    write_s
+        Seconds that one message of answers may take: a caller who does not read must not hold its answers for ever.
     """
 
-    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], answer: Answer, searches_max: int) -> None:
+    def __init__(
+        self, context: grpc.aio.ServicerContext[bytes, bytes], answer: Answer, searches_max: int, write_s: float
+    ) -> None:
         self._context = context
         self._answer = answer
         self._room = asyncio.Semaphore(searches_max)
-        self._ready: list[bytes] = []
+        self._write_s = write_s
+        self._ready: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing = False
         self._reading: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -52,18 +63,18 @@ class Session:
 
         Raises
         ------
-        InvalidArgument
-            A message is none of a session.
+        InvalidArgument, ResourceExhausted
+            A message is none of a session, or too large.
         Cancelled
-            The caller went away.
+            The caller went away, or did not read.
         """
         self._reading = asyncio.create_task(self._read())
         try:
             await asyncio.wait((self._reading,))
-            if self._answering:
+            if self._answering and self._failed is None:
                 await asyncio.wait(self._answering)
             if self._failed is not None:
-                raise Cancelled("the caller went away", field="session") from self._failed
+                raise Cancelled("the caller went away, or does not read", field="session") from self._failed
             if not self._reading.cancelled():
                 self._reading.result()
         finally:
@@ -77,29 +88,26 @@ class Session:
 
     async def _read(self) -> None:
         while (data := await self._context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-            try:
-                message = await _parsed(data)
-            except DecodeError:
-                name = vecdb_pb2.SearchSessionRequest.DESCRIPTOR.name
-                raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
-            for search in message.searches:
+            for search in _parsed(data).searches:
                 await self._room.acquire()
-                task = asyncio.create_task(self._answered(search))
+                task = asyncio.create_task(self._answer(search, self._send))
                 self._answering.add(task)
                 task.add_done_callback(self._left)
-
-    async def _answered(self, search: vecdb_pb2.SessionSearch) -> None:
-        self._ready.append(await self._answer(search))
-        if not self._writing:
-            await self._write()
 
     def _left(self, task: asyncio.Task[None]) -> None:
         self._answering.discard(task)
         self._room.release()
         if not task.cancelled() and task.exception() is not None:
-            # Only to write can fail.
+            # Only to send can fail.
             self._failed = task.exception()
             self.end()
+
+    async def _send(self, data: bytes) -> None:
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready.append((data, sent))
+        if not self._writing:
+            await self._write()
+        await sent
 
     async def _write(self) -> None:
         """Send what is ready, and what becomes ready meanwhile."""
@@ -108,17 +116,37 @@ class Session:
             while self._ready:
                 # Encoded messages one after the other are one message with the answers of all.
                 size_bytes = count = 0
-                while count < len(self._ready) and size_bytes < _MESSAGE_BYTES:
-                    size_bytes += len(self._ready[count])
+                while count < len(self._ready) and size_bytes < _REPLY_BYTES:
+                    size_bytes += len(self._ready[count][0])
                     count += 1
-                data = b"".join(self._ready[:count])
-                del self._ready[:count]
-                await self._context.write(data)
+                some, self._ready = self._ready[:count], self._ready[count:]
+                async with asyncio.timeout(self._write_s):
+                    await self._context.write(b"".join([data for data, _ in some]))
+                for _, sent in some:
+                    if not sent.done():
+                        sent.set_result(None)
         finally:
             self._writing = False
 
 
-async def _parsed(data: bytes) -> vecdb_pb2.SearchSessionRequest:
-    if len(data) <= _MESSAGE_BYTES:
-        return vecdb_pb2.SearchSessionRequest.FromString(data)
-    return await asyncio.to_thread(vecdb_pb2.SearchSessionRequest.FromString, data)
+def _parsed(data: bytes) -> vecdb_pb2.SearchSessionRequest:
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise ResourceExhausted(
+            f"a message of a session has at most {MESSAGE_BYTES_MAX} bytes, got {len(data)}",
+            field="request",
+            limit=f"{MESSAGE_BYTES_MAX} bytes",
+            value=len(data),
+        )
+    name = vecdb_pb2.SearchSessionRequest.DESCRIPTOR.name
+    try:
+        message = vecdb_pb2.SearchSessionRequest.FromString(data)
+    except DecodeError:
+        raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
+    if len(message.searches) > MESSAGE_SEARCHES_MAX:
+        raise InvalidArgument(
+            f"a {name} holds at most {MESSAGE_SEARCHES_MAX} searches, got {len(message.searches)}",
+            field="searches",
+            limit=MESSAGE_SEARCHES_MAX,
+            value=len(message.searches),
+        )
+    return message
