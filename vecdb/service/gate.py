@@ -197,7 +197,14 @@ class Gate:
         except VecdbError as error:
             status = encode_error(error)
             trailers = ((DETAILS_KEY, status.details),)
-            await context.abort(_STATUS[status.code], status.message, trailers)
+            try:
+                await context.abort(_STATUS[status.code], status.message, trailers)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as failure:
+                # No status can follow a message that its caller does not read: grpc drops the call.
+                _log.info("%s: %s", name, error.message)
+                raise asyncio.CancelledError from failure
             raise AssertionError("abort returned") from error
 
     async def _admitted(self, name: str, answer: Coroutine[Any, Any, _Result], places: int = 1) -> _Result:
