@@ -1,14 +1,15 @@
 """The memtable: the rows that are not yet in a segment, and what happened beside them.
 
 Only the writer changes it, and only by appending; a reader holds a ``MemtableView`` that fixes how many rows it sees
-and which of them are live, so what it sees never changes. Arrays are allocated once at full capacity (the operating
-system gives memory only to what is touched), so the arrays under a view never move.
+and which of them are live, so what it sees never changes. Arrays that grow are replaced by larger copies; a view keeps
+those it was made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from vecdb.requests import UpsertRequest
 from vecdb.schema import CollectionSchema, VectorField
 from vecdb.segment.ids import hash_keys, key_of
 from vecdb.segment.vectors import FieldVectors, normalised
-from vecdb.types import F32Array, I64Array, Metric, PointId, U32Array, U64Array
+from vecdb.types import AnyArray, F32Array, I64Array, Metric, PointId, U32Array, U64Array
+
+_Array = TypeVar("_Array", bound=AnyArray)
 
 ROW_OVERHEAD_BYTES = 250
 """What a row costs beside its vectors and payload: its id, hash, seq and the entries of Python's containers."""
@@ -74,17 +77,41 @@ def prepare(request: UpsertRequest, schema: CollectionSchema, hash_key: bytes) -
     return PreparedBatch(request.ids, keys, hash_keys(keys, hash_key), fields, request.payloads, size_bytes)
 
 
+_ROWS_FIRST = 256
+_GROWTH = 4
+"""Arrays begin small and grow by this factor: a thousand collections of a few rows must not cost gigabytes, nor the
+time to map them."""
+
+
+def _grown(array: _Array, slots: int, slots_max: int) -> _Array:
+    """The array, or a copy with room for at least ``slots``, ``slots_max`` at most; views of the old one keep it."""
+    if slots <= array.shape[0]:
+        return array
+    room = min(max(slots, _GROWTH * array.shape[0]), slots_max)
+    grown = np.empty((room, *array.shape[1:]), array.dtype)
+    grown[: array.shape[0]] = array
+    return cast(_Array, grown)
+
+
 class _FieldRows:
     """The growing vectors of one field."""
 
     __slots__ = ("dense", "norms", "slot_rows", "slots", "vectors")
 
-    def __init__(self, declared: VectorField, rows_max: int) -> None:
-        self.vectors: F32Array = np.empty((rows_max, declared.dim), np.float32)
-        self.norms: F32Array | None = np.empty(rows_max, np.float32) if declared.metric is Metric.COSINE else None
-        self.slot_rows: U32Array = np.empty(rows_max, np.uint32)
+    def __init__(self, declared: VectorField, rows: int) -> None:
+        self.vectors: F32Array = np.empty((rows, declared.dim), np.float32)
+        self.norms: F32Array | None = np.empty(rows, np.float32) if declared.metric is Metric.COSINE else None
+        self.slot_rows: U32Array = np.empty(rows, np.uint32)
         self.slots = 0
         self.dense = True
+
+    def reserve(self, prepared: PreparedField | None, slots_max: int) -> None:
+        """Make room for ``prepared``."""
+        slots = self.slots + (0 if prepared is None else prepared.values.shape[0])
+        self.vectors = _grown(self.vectors, slots, slots_max)
+        if self.norms is not None:
+            self.norms = _grown(self.norms, slots, slots_max)
+        self.slot_rows = _grown(self.slot_rows, slots, slots_max)
 
     def append(self, prepared: PreparedField | None, row_first: int, count: int) -> None:
         if prepared is None:
@@ -129,12 +156,13 @@ class Memtable:
         self.ids: list[PointId] = []
         self.keys: list[bytes] = []
         self.payloads: list[bytes] = []
-        self.hashes: U64Array = np.empty(rows_max, np.uint64)
-        self.seqs: U64Array = np.empty(rows_max, np.uint64)
+        room = min(rows_max, _ROWS_FIRST)
+        self.hashes: U64Array = np.empty(room, np.uint64)
+        self.seqs: U64Array = np.empty(room, np.uint64)
         self.deleted_keys: list[bytes] = []
         self.deleted_seqs: list[int] = []
         self.requests: list[bytes] = []
-        self._fields = {each.name: _FieldRows(each, rows_max) for each in schema.vectors}
+        self._fields = {each.name: _FieldRows(each, room) for each in schema.vectors}
         self._row_of: dict[PointId, int] = {}
         self._older_rows: dict[PointId, list[int]] = {}
         self._sorted: tuple[int, I64Array] = (0, np.zeros(0, np.int64))
@@ -147,6 +175,11 @@ class Memtable:
         """Add the rows of a batch; return the earlier rows of this memtable that they replace."""
         first, count = self.rows, len(batch.ids)
         assert self.fits(count), (first, count, self.rows_max)
+        # All room first: without memory for it nothing has changed.
+        for name, field in self._fields.items():
+            field.reserve(batch.fields.get(name), self.rows_max)
+        self.hashes = _grown(self.hashes, first + count, self.rows_max)
+        self.seqs = _grown(self.seqs, first + count, self.rows_max)
         self.hashes[first : first + count] = batch.hashes
         self.seqs[first : first + count] = seq
         self.ids.extend(batch.ids)
