@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from vecdb.types import F32Array
 K = 10
 BATCH_ROWS = 1_000
 WARM_UP = 50
+START_TIMEOUT_S = 60.0
 REQUEST_BYTES = 64
 """What a request holds beside its vector, about."""
 REPLY_BYTES = 1_900
@@ -92,28 +94,25 @@ def by_threads(connect: Callable[[], tuple[Callable[[int], object], Callable[[],
     """Clients that call from threads; ``connect`` gives the call and what closes the connection."""
 
     def run(count: int, seconds: float) -> list[float]:
-        latencies: list[list[float]] = [[] for _ in range(count)]
         start = threading.Barrier(count)
 
-        def work(number: int) -> None:
+        def work(number: int) -> list[float]:
+            latencies: list[float] = []
             call, close = connect()
             for each in range(WARM_UP):
                 call(each)
-            start.wait()
+            start.wait(START_TIMEOUT_S)
             end = time.perf_counter() + seconds
             at = 37 * number
             while (before := time.perf_counter()) < end:
                 call(at)
-                latencies[number].append(time.perf_counter() - before)
+                latencies.append(time.perf_counter() - before)
                 at += 1
             close()
+            return latencies
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-        return [latency for each in latencies for latency in each]
+        with ThreadPoolExecutor(count) as pool:
+            return [latency for each in pool.map(work, range(count)) for latency in each]
 
     return run
 

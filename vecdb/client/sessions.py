@@ -1,7 +1,7 @@
 """Sessions for threads: searches over calls that stay open, one search at a time on each.
 
-To open a call costs more than a small search does. A session is an economy, never a condition: whatever goes wrong with
-one, the search is sent again as a call of its own, which says what is wrong if it fails as well.
+To open a call costs about as much as a small search does. A session is an economy, never a condition: whatever goes
+wrong with one, the search is sent again as a call of its own, which says what is wrong if it fails as well.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Sessions:
     def __init__(self, open_call: OpenCall) -> None:
         self._open_call = open_call
         self._idle: list[_Session] = []
-        self._open = 0
         self._refused_until = 0.0
         self._closed = False
         self._watch = _Watch()
@@ -80,7 +79,7 @@ class Sessions:
             answer = session.ask(request, timeout_s)
         except BaseException as error:
             # Also where the caller was interrupted: the answer to this search must not meet the next one.
-            self._drop(session)
+            session.end()
             if isinstance(error, grpc.RpcError):
                 swallowed = error.code() is grpc.StatusCode.CANCELLED and not session.answered
                 if error.code() in REFUSALS or swallowed:
@@ -109,24 +108,18 @@ class Sessions:
                 break
             if session.active:
                 return session
-            self._drop(session)
-        if self._open >= SESSIONS_MAX or time.monotonic() < self._refused_until:
+            session.end()
+        # Threads may pass the limit by a few together; the server's room for requests bears that.
+        if len(self._idle) + self._watch.watched >= SESSIONS_MAX or time.monotonic() < self._refused_until:
             raise SessionLost
         try:
             # A session needs threads of grpc's, which does not recover where one cannot be started.
             threading.Thread(target=_nothing, name="vecdb-sessions", daemon=True).start()
-            session = _Session(self._open_call)
+            return _Session(self._open_call)
         except (ValueError, RuntimeError) as error:
             # Another thread closed the channel, or there can be no more threads: a call of its own needs none.
             self._refused_until = time.monotonic() + REFUSED_S
             raise SessionLost from error
-        # Threads may pass the limit by a few together; the server's room for requests bears that.
-        self._open += 1
-        return session
-
-    def _drop(self, session: _Session) -> None:
-        self._open -= 1
-        session.end()
 
 
 def _nothing() -> None:
@@ -185,6 +178,11 @@ class _Watch:
         self._starting = threading.Lock()
         self._started = False
         self._closed = False
+
+    @property
+    def watched(self) -> int:
+        """Sessions that wait for an answer."""
+        return len(self._deadlines)
 
     def begin(self, session: _Session, deadline: float) -> None:
         """Watch over a session until ``end``; raises RuntimeError where no thread can be started."""

@@ -21,14 +21,13 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from vecdb.api import Database
 from vecdb.errors import (
     Cancelled,
     DeadlineExceeded,
     Internal,
-    InvalidArgument,
     ResourceExhausted,
     Unavailable,
     VecdbError,
@@ -36,9 +35,9 @@ from vecdb.errors import (
 from vecdb.service.costs import SearchCosts
 from vecdb.service.groups import Encode, SearchGroups
 from vecdb.service.measures import Measures
-from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, search
+from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, parsed, search
 from vecdb.service.options import ServerOptions
-from vecdb.service.session import Send, Session
+from vecdb.service.session import Send, Session, Unsent
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.errors import DETAILS_KEY, encode_error
 
@@ -167,22 +166,15 @@ class Gate:
             answer = vecdb_pb2.SessionAnswer(number=number, reply=reply)
             return vecdb_pb2.SearchSessionReply(answers=[answer]).SerializeToString()
 
-        # Sent within the place that the search takes, so that answers which nobody reads count as requests under way.
-        sending: list[BaseException] = []
-
         async def answer() -> None:
-            data = await self._search(asked.search, encode, asked.timeout_s)
-            try:
-                await send(data)
-            except Exception as error:
-                sending.append(error)
-                raise Cancelled("the caller went away", field="session") from error
+            # Sent within the place that the search takes: answers which nobody reads count as requests under way.
+            await send(await self._search(asked.search, encode, asked.timeout_s))
 
         try:
             await self._admitted("Search", answer())
+        except Unsent:
+            raise
         except VecdbError as error:
-            if sending:
-                raise
             status = encode_error(error)
             found = vecdb_pb2.SessionError(code=status.code, message=status.message, details=status.details)
             reply = vecdb_pb2.SearchSessionReply(answers=[vecdb_pb2.SessionAnswer(number=number, error=found)])
@@ -243,8 +235,7 @@ class Gate:
             )
 
     async def _search_unary(self, data: bytes) -> bytes:
-        request = _parsed(vecdb_pb2.SearchRequest, data)
-        return await self._search(cast(vecdb_pb2.SearchRequest, request), _encoded)
+        return await self._search(parsed(vecdb_pb2.SearchRequest, data), _encoded)
 
     async def _search(self, request: vecdb_pb2.SearchRequest, encode: Encode, timeout_s: float = 0.0) -> bytes:
         """The reply to a search as ``encode`` makes bytes of it; ``timeout_s`` is the caller's, where it says so."""
@@ -286,12 +277,12 @@ class Gate:
 
     def _answer(self, method: Method, data: bytes) -> bytes:
         answer = cast(Unary, method.answer)
-        return _encoded(answer(self._database, _parsed(method.request, data)))
+        return _encoded(answer(self._database, parsed(method.request, data)))
 
     def _pieces(self, method: Method, data: bytes) -> Iterator[tuple[bytes, bool]]:
         """The encoded replies, each with whether it is the last. Nothing is done before the first is asked for."""
         answer = cast(Streaming, method.answer)
-        replies = answer(self._database, _parsed(method.request, data))
+        replies = answer(self._database, parsed(method.request, data))
         held = next(replies)
         for reply in replies:
             yield held.SerializeToString(), False
@@ -311,14 +302,6 @@ async def _deadline(
         raise DeadlineExceeded(
             f"{name} was not answered within {whose} of {seconds:g} s", field=field, limit=f"{seconds:g} s"
         ) from None
-
-
-def _parsed(kind: type[Message], data: bytes) -> Message:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        name = kind.DESCRIPTOR.name
-        raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
 
 
 async def _write(context: _Context, piece: bytes) -> None:

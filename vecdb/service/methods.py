@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from vecdb.api import Collection, Database
-from vecdb.errors import NotFound
+from vecdb.errors import InvalidArgument, NotFound
 from vecdb.v1 import vecdb_pb2
 from vecdb.version import __version__
 from vecdb.wire.replies import encode_points, encode_rankings, encode_stats, encode_write_result
@@ -32,6 +32,7 @@ class Work(Enum):
     WAIT = "wait"
 
 
+_Message = TypeVar("_Message", bound=Message)
 Unary: TypeAlias = Callable[[Database, Any], Message]
 Streaming: TypeAlias = Callable[[Database, Any], Iterator[Message]]
 
@@ -130,6 +131,15 @@ def _flush(database: Database, request: vecdb_pb2.FlushRequest) -> Message:
 def _wait_indexed(database: Database, request: vecdb_pb2.WaitIndexedRequest) -> Message:
     named_collection(database, request).wait_indexed(request.timeout_s)
     return vecdb_pb2.WaitIndexedReply()
+
+
+def parsed(kind: type[_Message], data: bytes) -> _Message:
+    """The request of these bytes; raises InvalidArgument where they encode none."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        name = kind.DESCRIPTOR.name
+        raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
 
 
 def named_collection(database: Database, request: Any) -> Collection:

@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from vecdb.errors import Cancelled, InvalidArgument, ResourceExhausted
+from vecdb.service.methods import parsed
 from vecdb.v1 import vecdb_pb2
 
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]
-"""Sends an encoded ``SearchSessionReply`` that holds one answer; returns when it is on its way."""
+"""Sends an encoded ``SearchSessionReply`` that holds one answer; returns when it is on its way, or raises Unsent."""
 
 Answer: TypeAlias = Callable[[vecdb_pb2.SessionSearch, Send], Coroutine[Any, Any, None]]
 """Answers one search, be it with an error; raises only what ``Send`` raises."""
@@ -28,6 +28,10 @@ MESSAGE_BYTES_MAX = 2 * 2**20
 MESSAGE_SEARCHES_MAX = 1_024
 _REPLY_BYTES = 2**20
 """Answers that wait go out in messages of about this size."""
+
+
+class Unsent(Cancelled):
+    """An answer could not be sent: its caller went away, or does not read."""
 
 
 class Session:
@@ -65,7 +69,7 @@ class Session:
         ------
         InvalidArgument, ResourceExhausted
             A message is none of a session, or too large.
-        Cancelled
+        Unsent
             The caller went away, or did not read.
         """
         self._reading = asyncio.create_task(self._read())
@@ -74,7 +78,7 @@ class Session:
             if self._answering and self._failed is None:
                 await asyncio.wait(self._answering)
             if self._failed is not None:
-                raise Cancelled("the caller went away, or does not read", field="session") from self._failed
+                raise self._failed
             if not self._reading.cancelled():
                 self._reading.result()
         finally:
@@ -105,9 +109,12 @@ class Session:
     async def _send(self, data: bytes) -> None:
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready.append((data, sent))
-        if not self._writing:
-            await self._write()
-        await sent
+        try:
+            if not self._writing:
+                await self._write()
+            await sent
+        except Exception as error:
+            raise Unsent("the caller went away, or does not read", field="session") from error
 
     async def _write(self) -> None:
         """Send what is ready, and what becomes ready meanwhile."""
@@ -137,14 +144,10 @@ def _parsed(data: bytes) -> vecdb_pb2.SearchSessionRequest:
             limit=f"{MESSAGE_BYTES_MAX} bytes",
             value=len(data),
         )
-    name = vecdb_pb2.SearchSessionRequest.DESCRIPTOR.name
-    try:
-        message = vecdb_pb2.SearchSessionRequest.FromString(data)
-    except DecodeError:
-        raise InvalidArgument(f"the request is not an encoded {name}", field="request", limit=name) from None
+    message = parsed(vecdb_pb2.SearchSessionRequest, data)
     if len(message.searches) > MESSAGE_SEARCHES_MAX:
         raise InvalidArgument(
-            f"a {name} holds at most {MESSAGE_SEARCHES_MAX} searches, got {len(message.searches)}",
+            f"a message of a session holds at most {MESSAGE_SEARCHES_MAX} searches, got {len(message.searches)}",
             field="searches",
             limit=MESSAGE_SEARCHES_MAX,
             value=len(message.searches),

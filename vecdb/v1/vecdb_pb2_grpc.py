@@ -165,9 +165,9 @@ class VecdbServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchSession(self, request_iterator, context):
-        """Many searches over one call, each answered once it is done, in any order. Opening a call costs more than a small
-        search does, so a client that searches again and again keeps a session open. The server ends sessions when it stops;
-        what it has not answered by then is to be sent again.
+        """Many searches over one call, each answered once it is done, in any order. Opening a call costs about as much as a
+        small search does, so a client that searches again and again keeps a session open. The server ends sessions when it
+        stops; what it has not answered by then is to be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
