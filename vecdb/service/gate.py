@@ -14,7 +14,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias, TypeVar, cast
@@ -26,13 +26,13 @@ from google.protobuf.message import Message
 from vecdb.api import Database
 from vecdb.errors import (
     Cancelled,
-    DeadlineExceeded,
     Internal,
     ResourceExhausted,
     Unavailable,
     VecdbError,
 )
 from vecdb.service.costs import SearchCosts
+from vecdb.service.deadlines import Deadline
 from vecdb.service.groups import Encode, SearchGroups
 from vecdb.service.measures import Measures
 from vecdb.service.methods import METHODS, SERVICE, Method, Streaming, Unary, Work, parsed, search
@@ -72,6 +72,7 @@ class Gate:
         self.measures = Measures(tuple(METHODS))
         self._database = database
         self._options = options
+        self._deadline = Deadline(options.deadline_s)
         self._costs = SearchCosts(options.short_search_s)
         self._groups = SearchGroups(database, self._costs.record)
         self._sessions: set[Session] = set()
@@ -106,13 +107,11 @@ class Gate:
 
     def close(self) -> None:
         """Drop what waits for a thread; what runs goes on. ``join`` waits for it."""
-        self._groups.close()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
         """Wait for the threads."""
-        self._groups.join()
         for pool in self._pools.values():
             pool.shutdown(wait=True)
 
@@ -127,7 +126,7 @@ class Gate:
             loop = asyncio.get_running_loop()
             last = False
             # One deadline for the whole stream, so that a caller who does not read cannot hold a place for ever.
-            async with self._deadline(name, method):
+            async with self._held(name, method):
                 while not last:
                     piece, last = await loop.run_in_executor(self._pools[method.work], lambda: next(pieces))
                     await _write(context, piece)
@@ -241,11 +240,7 @@ class Gate:
         """The reply to a search as ``encode`` makes bytes of it; ``timeout_s`` is the caller's, where it says so."""
         if self._costs.is_short(request):
             self.measures.methods["Search"].short += 1
-            answer = self._groups.answer(request, encode)
-            if not answer.done():
-                async with self._search_deadline(timeout_s):
-                    await answer
-            return answer.result()
+            return await self._groups.answer(request, encode, self._search_deadline(timeout_s))
 
         def timed() -> tuple[bytes, float]:
             # The thread's own time: what it waits for other threads must not make a short search look long.
@@ -254,26 +249,26 @@ class Gate:
 
         # One that waits for a write must not take the threads of those that need not wait.
         work = Work.WAIT if request.read_after_seq else Work.READ
-        async with self._search_deadline(timeout_s):
+        async with self._search_deadline(timeout_s).hold("Search"):
             reply, seconds = await asyncio.get_running_loop().run_in_executor(self._pools[work], timed)
         self._costs.record(request, seconds, request.query_count)
         return reply
 
-    def _search_deadline(self, timeout_s: float) -> AbstractAsyncContextManager[None]:
+    def _search_deadline(self, timeout_s: float) -> Deadline:
         if 0.0 < timeout_s < self._options.deadline_s:
-            return _deadline("Search", timeout_s, "timeout_s", "its caller's timeout")
-        return _deadline("Search", self._options.deadline_s)
+            return Deadline(timeout_s, "timeout_s", "its caller's timeout")
+        return self._deadline
 
     async def _bounded(self, name: str, method: Method, work: Callable[[], _Result]) -> _Result:
         """The result of ``work`` in a thread, within the server's deadline.
 
         A thread cannot be stopped: past the deadline its result is dropped, and it counts against its pool until done.
         """
-        async with self._deadline(name, method):
+        async with self._held(name, method):
             return await asyncio.get_running_loop().run_in_executor(self._pools[method.work], work)
 
-    def _deadline(self, name: str, method: Method) -> AbstractAsyncContextManager[None]:
-        return _deadline(name, self._options.deadline_s if method.bounded else None)
+    def _held(self, name: str, method: Method) -> AbstractAsyncContextManager[None]:
+        return self._deadline.hold(name) if method.bounded else contextlib.nullcontext()
 
     def _answer(self, method: Method, data: bytes) -> bytes:
         answer = cast(Unary, method.answer)
@@ -288,20 +283,6 @@ class Gate:
             yield held.SerializeToString(), False
             held = reply
         yield held.SerializeToString(), True
-
-
-@contextlib.asynccontextmanager
-async def _deadline(
-    name: str, seconds: float | None, field: str = "deadline_s", whose: str = "the server's deadline"
-) -> AsyncIterator[None]:
-    """Raise DeadlineExceeded where the block takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"{name} was not answered within {whose} of {seconds:g} s", field=field, limit=f"{seconds:g} s"
-        ) from None
 
 
 async def _write(context: _Context, piece: bytes) -> None:

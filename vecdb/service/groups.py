@@ -1,17 +1,17 @@
-"""Short searches: one at a time in the event loop while nobody else searches, in batches by a thread while others do.
+"""Short searches: in the event loop, in batches of what has arrived.
 
-While the thread searches, whatever arrives waits, and what then differs only in the query goes to the engine together:
-a batch costs much less than as many single queries, so throughput grows with load, as with group commit. Where searches
-never meet, the event loop answers them and saves two changes of thread. Each search gets the answer it would get alone,
-and one that fails does not fail the others.
+A search is answered in the turn of the loop after the one it arrived in, together with whatever came by then. While the
+loop searches, more arrives, and what differs only in the query goes to the engine together: a batch costs much less
+than as many single queries, so throughput grows with load, as with group commit. No other thread is woken and none
+contends for the interpreter; what is not short must not come here. Each search gets the answer it would get alone, and
+one that fails does not fail the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,16 +21,14 @@ import numpy as np
 
 from vecdb.api import Collection, Database
 from vecdb.requests import SearchRequest
+from vecdb.service.deadlines import Deadline
 from vecdb.service.methods import named_collection
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.replies import encode_hits
 from vecdb.wire.requests import decode_search
 
 GROUP_MAX = 16
-"""Searches of one batch: more would save little and make the first wait for the last."""
-MEMORY = 64
-"""After two searches have met, so many go to the thread; while none meet, each so many-th does, to see whether any do.
-(In the event loop none can: it does nothing else while it searches.)"""
+"""Searches of one batch: more would save little, make the first wait for the last, and hold up all other requests."""
 
 Answered: TypeAlias = Callable[[vecdb_pb2.SearchRequest, float, int], None]
 Encode: TypeAlias = Callable[[vecdb_pb2.SearchReply], bytes]
@@ -38,12 +36,14 @@ Encode: TypeAlias = Callable[[vecdb_pb2.SearchReply], bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A search that waits, and what it turns into: a reply or an error, given to its future by the event loop."""
+    """A search that waits until its batch comes, but no longer than ``until`` (by the loop's clock)."""
 
     message: vecdb_pb2.SearchRequest
     search: SearchRequest
     encode: Encode
     reply: asyncio.Future[bytes]
+    deadline: Deadline
+    until: float
 
     def kind(self) -> tuple[object, ...]:
         """Equal for searches that differ only in the query."""
@@ -66,86 +66,53 @@ Outcome: TypeAlias = tuple[_Waiting, "bytes | Exception"]
 
 
 class SearchGroups:
-    """Answers searches of one query, without a filter.
+    """Answers searches of one query, without a filter. For one event loop.
 
     Parameters
     ----------
     database
         Where they go.
     on_answered
-        Told in the event loop of each batch: one of its requests, the seconds it took, how many queries it had.
+        Told of each batch: one of its requests, the seconds that it held the loop, how many queries it had.
     """
 
     def __init__(self, database: Database, on_answered: Answered) -> None:
         self._database = database
         self._on_answered = on_answered
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._in_thread = 0
-        self._for_thread = 0
-        self._until_probe = MEMORY
+        self._waiting: collections.deque[_Waiting] = collections.deque()
 
-    def answer(self, message: vecdb_pb2.SearchRequest, encode: Encode) -> asyncio.Future[bytes]:
+    def answer(self, message: vecdb_pb2.SearchRequest, encode: Encode, deadline: Deadline) -> asyncio.Future[bytes]:
         """The reply to a search as ``encode`` makes bytes of it, or what the search or ``encode`` raises.
 
-        It is there at once where the search ran in the event loop.
+        DeadlineExceeded where its turn comes too late.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(message, decode_search(message), encode, loop.create_future())
-        if self._meets_others():
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, args=(loop,), name="vecdb-search", daemon=True)
-                self._thread.start()
-            self._in_thread += 1
-            self._waiting.put(waiting)
-        else:
-            started = time.perf_counter()
-            outcomes = self._outcomes([waiting])
-            self._deliver(outcomes, time.perf_counter() - started)
+        search = decode_search(message)
+        if not self._waiting:
+            loop.call_soon(self._answer_some, loop)
+        waiting = _Waiting(message, search, encode, loop.create_future(), deadline, loop.time() + deadline.seconds)
+        self._waiting.append(waiting)
         return waiting.reply
 
-    def _meets_others(self) -> bool:
-        """Whether a search that arrives now is for the thread."""
-        if self._in_thread:
-            self._for_thread = MEMORY
-            return True
-        if self._for_thread:
-            self._for_thread -= 1
-            return True
-        self._until_probe -= 1
-        if self._until_probe:
-            return False
-        self._until_probe = MEMORY
-        return True
-
-    def close(self) -> None:
-        """Let the thread end once it has answered what waits."""
-        self._waiting.put(None)
-
-    def join(self) -> None:
-        """Wait for the thread."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        ended = False
-        while not ended:
-            taken = [self._waiting.get()]
-            while len(taken) < GROUP_MAX and not self._waiting.empty():
-                taken.append(self._waiting.get())
-            ended = None in taken
-            groups: dict[tuple[object, ...], list[_Waiting]] = {}
-            for each in taken:
-                if each is not None:
-                    groups.setdefault(each.kind(), []).append(each)
-            for group in groups.values():
-                started = time.thread_time()
-                outcomes = self._outcomes(group)
-                loop.call_soon_threadsafe(self._leave, outcomes, time.thread_time() - started)
-
-    def _leave(self, outcomes: list[Outcome], seconds: float) -> None:
-        self._in_thread -= len(outcomes)
-        self._deliver(outcomes, seconds)
+    def _answer_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        groups: dict[tuple[object, ...], list[_Waiting]] = {}
+        count = 0
+        while self._waiting and count < GROUP_MAX:
+            waiting = self._waiting.popleft()
+            if waiting.reply.done():
+                continue
+            if loop.time() > waiting.until:
+                waiting.reply.set_exception(waiting.deadline.error("Search"))
+                continue
+            groups.setdefault(waiting.kind(), []).append(waiting)
+            count += 1
+        if self._waiting:
+            # Not at once: the loop first sends what is ready and reads what has come.
+            loop.call_soon(self._answer_some, loop)
+        for group in groups.values():
+            started = time.perf_counter()
+            outcomes = self._outcomes(group)
+            self._deliver(outcomes, time.perf_counter() - started)
 
     def _outcomes(self, group: list[_Waiting]) -> list[Outcome]:
         try:
@@ -163,9 +130,8 @@ class SearchGroups:
         for waiting, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failed = True
-                if not waiting.reply.done():
-                    waiting.reply.set_exception(outcome)
-            elif not waiting.reply.done():
+                waiting.reply.set_exception(outcome)
+            else:
                 waiting.reply.set_result(outcome)
         if not failed:
             self._on_answered(outcomes[0][0].message, seconds, len(outcomes))
