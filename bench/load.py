@@ -2,8 +2,9 @@
 
 ``python bench/load.py --dataset clustered-384-cosine-100k`` ingests the data set, serves it by ``vecdb serve`` in
 a process of its own, and asks for the 10 nearest with payloads from this process, by threads and by asyncio. Beside
-each figure stands what a bare gRPC server answers here, which returns messages of the same sizes and does nothing else:
-processes that wake each other cost more on one machine than on another, and no search is faster than its transport.
+each figure stands what a bare gRPC server answers here, which returns messages of the same sizes and does nothing else,
+by calls and by streams that stay open: processes that wake each other cost more on one machine than on another, and no
+search is faster than its transport.
 Rounds are interleaved, so that a change of the machine's speed meets all of them.
 """
 
@@ -51,7 +52,7 @@ class Load:
     Attributes
     ----------
     client
-        ``threads`` or ``asyncio``, or the same to the bare server.
+        ``threads`` or ``asyncio``, to vecdb or by bare calls or a bare stream.
     connections
         Callers at a time, each with a connection of its own.
     per_second
@@ -182,18 +183,43 @@ def bare_clients(runner: asyncio.Runner, address: str, request_bytes: int) -> di
 
         return lambda _at: call(request), close
 
-    return {"threads, bare gRPC": by_threads(connect), "asyncio, bare gRPC": by_asyncio(runner, connect_async)}
+    async def open_stream() -> tuple[Callable[[int], Awaitable[object]], Callable[[], Awaitable[None]]]:
+        channel = grpc.aio.insecure_channel(address, options)
+        stream = channel.stream_stream("/bare.Bare/Stream", None, None)(None)
+
+        async def call(_at: int) -> object:
+            await stream.write(request)
+            return await stream.read()
+
+        async def close() -> None:
+            stream.cancel()
+            await channel.close(None)
+
+        return call, close
+
+    return {
+        "threads, bare calls": by_threads(connect),
+        "asyncio, bare calls": by_asyncio(runner, connect_async),
+        "asyncio, bare stream": by_asyncio(runner, open_stream),
+    }
 
 
 async def serve_bare() -> None:
-    """A server that answers every call with the same bytes; it writes its address and serves until it is ended."""
+    """A server that answers every message with the same bytes; it writes its address and serves until it is ended."""
     reply = bytes(REPLY_BYTES)
 
     async def answer(_request: bytes, _context: object) -> bytes:
         return reply
 
+    async def answer_all(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        while await context.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            await context.write(reply)
+
     server = grpc.aio.server()
-    handlers = {"Call": grpc.unary_unary_rpc_method_handler(answer)}
+    handlers = {
+        "Call": grpc.unary_unary_rpc_method_handler(answer),
+        "Stream": grpc.stream_stream_rpc_method_handler(answer_all),
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare.Bare", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

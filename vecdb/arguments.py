@@ -207,6 +207,8 @@ def as_vectors(value: ArrayLike, name: str, *, ndim: int) -> F32Array:
         raise InvalidArgument(
             f"{name} must have the shape {wanted}, got {array.shape}", field=name, limit=wanted, value=array.shape
         )
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
     # A float64 beyond float32 becomes infinite here and is refused as such by the schema check.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32)

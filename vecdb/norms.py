@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,9 @@ def row_norms(values: F32Array) -> NDArray[np.float64]:
     """Euclidean length of each row of (n, dim) ``values``, (n,) float64; not finite where the row is not."""
     # einsum raises no floating-point warnings, whatever overflows in it.
     squares = np.einsum("ij,ij->i", values, values)
+    if squares.shape[0] == 1 and _SQUARE_MIN < squares[0] < _SQUARE_MAX:
+        # The one query of a search.
+        return np.array([math.sqrt(squares[0])])
     if squares.shape[0] and squares.min() > _SQUARE_MIN and squares.max() < _SQUARE_MAX:
         return _roots(squares.astype(np.float64))
     # Rare: huge, tiny, zero or not finite. float64 holds the square of every float32.

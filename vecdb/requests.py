@@ -279,8 +279,8 @@ def check_vectors(
             value=values.shape[1],
         )
     norms = row_norms(values)
-    shortest = norms.min()
-    if norms.max() <= VECTOR_NORM_MAX and (shortest > 0 or (shortest == 0 and declared.metric is not Metric.COSINE)):
+    shortest, longest = (norms[0], norms[0]) if norms.shape[0] == 1 else (norms.min(), norms.max())
+    if longest <= VECTOR_NORM_MAX and (shortest > 0 or (shortest == 0 and declared.metric is not Metric.COSINE)):
         # All at once: every search passes here. NaN compares as false.
         return norms
     if not np.isfinite(norms).all():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vecdb.bitmap import Bitmap
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.kernels.reference import ReferenceKernels
-from vecdb.types import Metric
+from vecdb.types import Metric, TopK
 
 METRICS = list(Metric)
 
@@ -100,3 +100,35 @@ def test_warm_up_names_every_kernel_once():
     warmed = CpuKernels().warm_up(lambda name, seconds: seen.append((name, seconds)))
     assert [kernel.name for kernel in warmed] == [name for name, _ in seen]
     assert len({kernel.name for kernel in warmed}) == len(warmed) >= 10
+
+
+@given(
+    nq=st.integers(0, 4),
+    k=st.integers(1, 12),
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=6),
+    levels=st.sampled_from([1, 3, 1000]),
+    seed=st.integers(0, 2**32),
+)
+def test_merge_takes_the_nearest_of_all_rankings(kernels, nq, k, lengths, levels, seed):
+    rng = np.random.default_rng(seed)
+    rankings = []
+    for length in lengths:
+        slots, distances = np.full((nq, k), -1, np.int32), np.full((nq, k), np.inf, np.float32)
+        for line in range(nq):
+            # Few levels give ties, within a ranking and between them.
+            found = sorted(zip(rng.integers(0, levels, min(k, length)).tolist(), range(length), strict=False))
+            slots[line, : len(found)] = [slot for _, slot in found]
+            distances[line, : len(found)] = [distance for distance, _ in found]
+        rankings.append(TopK(slots, distances))
+    merged = kernels.merge(rankings)
+    assert merged.sources.shape == merged.slots.shape == merged.distances.shape == (nq, k)
+    for line in range(nq):
+        right = sorted(
+            (float(each.distances[line, place]), source, int(each.slots[line, place]))
+            for source, each in enumerate(rankings)
+            for place in range(k)
+            if each.slots[line, place] >= 0
+        )[:k]
+        right += [(np.inf, -1, -1)] * (k - len(right))
+        found = zip(merged.distances[line].tolist(), merged.sources[line], merged.slots[line], strict=True)
+        assert list(found) == right

@@ -79,13 +79,20 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
             yield f"scan/{name}/{k}.f32", exact.distances
             found = kernels.scan_codes(codes.codes, asked, k, words)
             yield f"codes/{name}/{k}", found.slots
-            yield f"codes/{name}/{k}/scored", np.array(found.distance_computations)
+            yield f"codes/{name}/{k}/scored", np.array([found.fewest, found.distance_computations])
         for ef in (1, 8, 40):
-            walked = kernels.search_graph(codes.codes, index.graph, asked, ef, min(ef, 10), words)
+            walked = kernels.bind_graph(codes.codes, index.graph).search(asked, ef, min(ef, 10), words)
             yield f"graph/{name}/{ef}", walked.slots
-            yield f"graph/{name}/{ef}/cost", np.array([walked.distance_computations, walked.hops])
+            yield f"graph/{name}/{ef}/cost", np.array([walked.fewest, walked.distance_computations, walked.hops])
         answer = index.search(queries, 3, ef=16, allowed=allowed)
         yield f"index/{name}.f32", answer.topk.distances
+    for k in (1, 5, n + 3):
+        # Every third row is in each of two parts: equal distances, and more hits than rows where k exceeds them.
+        parts = [None, *(Bitmap.from_rows(np.arange(first, n, 3), n).words for first in (0, 1))]
+        merged = kernels.merge([kernels.scan_topk(vectors, queries, metric, k, words) for words in parts])
+        yield f"merge/{k}/sources", merged.sources
+        yield f"merge/{k}", merged.slots
+        yield f"merge/{k}.f32", merged.distances
     best = kernels.rerank(vectors, queries, candidates, metric, 4)
     yield "rerank", best.slots
     yield "rerank.f32", best.distances

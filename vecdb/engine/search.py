@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vecdb.results import Hits
 from vecdb.schema import VectorField
 from vecdb.segment.memtable import MemtableField
 from vecdb.segment.vectors import comparable
-from vecdb.types import F32Array, Metric
+from vecdb.types import F32Array, Metric, PointId
 
 
 def run_search(state: CollectionState, view: View, request: SearchRequest, unindexed_rows: int) -> list[Hits]:
@@ -51,6 +51,7 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
         request.k,
         request.recall,
         request.ef,
+        state.kernels,
         state.options.graph_rows_min,
     )
     if ranked.fallbacks:
@@ -58,10 +59,10 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
     if request.with_payloads:
         _ensure_payloads(ranked, parts)
     scores, distances = outside(ranked.distances, declared.metric)
-    counts = (ranked.rows >= 0).sum(axis=1).tolist()
+    ids = [part.id_getter() for part in parts]
     return [
-        _hits(ranked, number, count, parts, scores[number, :count], distances[number, :count], request, unindexed_rows)
-        for number, count in enumerate(counts)
+        _hits(ranked, number, parts, ids, scores[number], distances[number], request, unindexed_rows)
+        for number in range(request.queries.shape[0])
     ]
 
 
@@ -74,27 +75,30 @@ def _searchable(state: CollectionState, part: PartView, declared: VectorField) -
 def _hits(
     ranked: Ranked,
     number: int,
-    count: int,
     parts: Sequence[PartView],
+    ids: Sequence[Callable[[int], PointId]],
     scores: F32Array,
     distances: F32Array,
     request: SearchRequest,
     unindexed_rows: int,
 ) -> Hits:
-    """The ranking of query ``number``, of ``count`` hits."""
-    rows = ranked.rows[number, :count].tolist()
-    of = [parts[part] for part in ranked.parts[number, :count].tolist()]
+    """The ranking of query ``number``; ``ids`` gives the id of a row by part."""
+    rows: list[int] = ranked.rows[number].tolist()
+    of: list[int] = ranked.parts[number].tolist()
+    if rows[-1] < 0:
+        count = rows.index(-1)
+        rows, of, scores, distances = rows[:count], of[:count], scores[:count], distances[:count]
 
     def payload(position: int) -> bytes:
-        part, row = of[position], rows[position]
+        part, row = parts[of[position]], rows[position]
         # Those of segments were verified before.
         return part.reader.payload(row) if isinstance(part, SegmentView) else part.memtable.payloads[row]
 
     def vectors(position: int) -> Mapping[str, F32Array]:
-        return vectors_of(of[position], rows[position])
+        return vectors_of(parts[of[position]], rows[position])
 
     return Hits(
-        [part.id_at(row) for part, row in zip(of, rows, strict=True)],
+        [ids[part](row) for part, row in zip(of, rows, strict=True)],
         scores,
         distances,
         complete=True,
@@ -118,7 +122,7 @@ def _ensure_payloads(ranked: Ranked, parts: Sequence[PartView]) -> None:
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:
     """Scores (larger is nearer) and natural distances of internal distances."""
     if metric is Metric.COSINE:
-        return (np.float32(1.0) - distances).astype(np.float32), distances
+        return np.float32(1.0) - distances, distances
     if metric is Metric.DOT:
         return -distances, -distances
     natural = np.sqrt(np.maximum(distances, 0))

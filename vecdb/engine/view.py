@@ -6,7 +6,7 @@ An id has at most one live row in a view, so search never compares seqs and neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,9 +29,13 @@ class SegmentView:
         """Rows in the segment, dead ones included."""
         return self.reader.rows
 
+    def id_getter(self) -> Callable[[int], PointId]:
+        """What gives the id of a row."""
+        return self.reader.keys.packed.id_at
+
     def id_at(self, row: int) -> PointId:
         """The id of a row."""
-        return self.reader.id_at(row)
+        return self.reader.keys.packed.id_at(row)
 
     def with_live(self, live: LiveRows) -> SegmentView:
         """The same segment with another set of live rows."""

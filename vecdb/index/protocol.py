@@ -24,6 +24,8 @@ class IndexAnswer:
     ----------
     topk
         Exact float32 distances of the rows found, nearest first.
+    fewest
+        The least number of rows found for one query.
     distance_computations
         Rows scored for the whole batch, by code or by float32 vector, the final rerank not counted.
     hops
@@ -31,6 +33,7 @@ class IndexAnswer:
     """
 
     topk: TopK
+    fewest: int
     distance_computations: int
     hops: int
 

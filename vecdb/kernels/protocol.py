@@ -26,7 +26,7 @@ by ``SKETCH_MARGIN`` sixteenths of that error, is beyond the worst of the beam.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -214,6 +214,8 @@ class Candidates:
     ----------
     slots
         (nq, count) int32, -1 after the last found.
+    fewest
+        The least number of slots found for one query.
     distance_computations
         Rows scored for the whole batch, on all layers, by sketch, by code or by both.
     hops
@@ -221,8 +223,26 @@ class Candidates:
     """
 
     slots: I32Array
+    fewest: int
     distance_computations: int
     hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The nearest of several rankings.
+
+    Attributes
+    ----------
+    sources
+        (nq, k) int32: the place of the ranking that each hit comes from; -1 after the last hit.
+    slots, distances
+        (nq, k) int32 and float32, as in ``TopK``.
+    """
+
+    sources: I32Array
+    slots: I32Array
+    distances: F32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +252,18 @@ class WarmedKernel:
     name: str
     seconds: float
     cached: bool
+
+
+class BoundGraph(Protocol):
+    """A graph made ready to be searched often: what all searches share was checked, or copied to where they run."""
+
+    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """Beam search by integer distance: at most ``count`` of the best ``ef`` rows found, those allowed only.
+
+        Rows that are not allowed are walked through. ``ef`` at least 1. The walk starts at the row that a greedy
+        descent through the upper layers arrives at, and at the entry point, so one with ``ef`` of n meets every row.
+        """
+        ...
 
 
 class Kernels(Protocol):
@@ -282,14 +314,12 @@ class Kernels(Protocol):
         """Nearest rows by integer distance over the allowed rows; ties by row."""
         ...
 
-    def search_graph(
-        self, codes: Codes, graph: Graph, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
-        """Beam search by integer distance: at most ``count`` of the best ``ef`` rows found, those allowed only.
+    def bind_graph(self, codes: Codes, graph: Graph) -> BoundGraph:
+        """The graph over these codes, ready to be searched; neither changes while it is."""
+        ...
 
-        Rows that are not allowed are walked through. ``ef`` at least 1. The walk starts at the row that a greedy
-        descent through the upper layers arrives at, and at the entry point, so one with ``ef`` of n meets every row.
-        """
+    def merge(self, rankings: Sequence[TopK]) -> Merged:
+        """The nearest of at least one ranking of the same queries, as wide as each of them; ties by ranking, slot."""
         ...
 
     def propose_links(

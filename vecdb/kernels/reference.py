@@ -6,6 +6,7 @@ Integer results equal those of every other device bit for bit; float32 distances
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
@@ -20,6 +21,7 @@ from vecdb.kernels.protocol import (
     Codes,
     Graph,
     Layer,
+    Merged,
     Progress,
     Prune,
     QueryCodes,
@@ -118,29 +120,28 @@ class ReferenceKernels:
             scorer = _Scorer(codes.table, codes.norms, queries.values[number], int(queries.ratios[number]))
             nearest = rows[np.lexsort((rows, scorer.distances(rows)))][:count]
             slots[number, : nearest.shape[0]] = nearest
-        return Candidates(slots, int(rows.shape[0]) * nq, 0)
+        return Candidates(slots, min(count, rows.shape[0]), int(rows.shape[0]) * nq, 0)
 
-    def search_graph(
-        self, codes: Codes, graph: Graph, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
-        """As ``Kernels.search_graph``."""
-        n = codes.table.shape[0]
-        nq = queries.values.shape[0]
-        slots = np.full((nq, count), -1, np.int32)
-        members = _bools(allowed, n)
-        scored = hops = 0
-        for number in range(nq if n else 0):
-            query, ratio = queries.values[number], int(queries.ratios[number])
-            scorer = _Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches)
-            place, more = _descend(graph.upper, _Scorer(graph.upper.table, graph.upper.norms, query, ratio))
-            pool, further, steps = _beam(
-                scorer, graph.links, {int(graph.upper.rows[place]), int(graph.upper.rows[0])}, ef
+    def bind_graph(self, codes: Codes, graph: Graph) -> ReferenceGraph:
+        """As ``Kernels.bind_graph``."""
+        return ReferenceGraph(codes, graph)
+
+    def merge(self, rankings: Sequence[TopK]) -> Merged:
+        """As ``Kernels.merge``."""
+        nq, k = rankings[0].slots.shape
+        merged = Merged(np.full((nq, k), -1, np.int32), np.full((nq, k), -1, np.int32), np.full((nq, k), np.inf, "f4"))
+        for number in range(nq):
+            hits = sorted(
+                (distance, source, slot)
+                for source, each in enumerate(rankings)
+                for slot, distance in zip(each.slots[number].tolist(), each.distances[number].tolist(), strict=True)
+                if slot >= 0
             )
-            found = [row for _, row in pool if members[row]][:count]
-            slots[number, : len(found)] = found
-            scored += more + further
-            hops += steps
-        return Candidates(slots, scored, hops)
+            for place, (distance, source, slot) in enumerate(hits[:k]):
+                merged.sources[number, place] = source
+                merged.slots[number, place] = slot
+                merged.distances[number, place] = distance
+        return merged
 
     def propose_links(
         self, layer: Layer, upper: UpperLayers, bottom: bool, nodes: I32Array, ef: int, prune: Prune
@@ -226,6 +227,37 @@ class ReferenceKernels:
         """Nothing to do."""
         del progress
         return ()
+
+
+class ReferenceGraph:
+    """A graph over codes, as ``BoundGraph``."""
+
+    def __init__(self, codes: Codes, graph: Graph) -> None:
+        self._codes = codes
+        self._graph = graph
+
+    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.search``."""
+        codes, graph = self._codes, self._graph
+        n = codes.table.shape[0]
+        nq = queries.values.shape[0]
+        slots = np.full((nq, count), -1, np.int32)
+        members = _bools(allowed, n)
+        scored = hops = 0
+        fewest = count if n else 0
+        for number in range(nq if n else 0):
+            query, ratio = queries.values[number], int(queries.ratios[number])
+            scorer = _Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches)
+            place, more = _descend(graph.upper, _Scorer(graph.upper.table, graph.upper.norms, query, ratio))
+            pool, further, steps = _beam(
+                scorer, graph.links, {int(graph.upper.rows[place]), int(graph.upper.rows[0])}, ef
+            )
+            found = [row for _, row in pool if members[row]][:count]
+            slots[number, : len(found)] = found
+            fewest = min(fewest, len(found))
+            scored += more + further
+            hops += steps
+        return Candidates(slots, fewest, scored, hops)
 
 
 class _Scorer:

@@ -15,9 +15,10 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.flat import FlatIndex
 from vecdb.index.protocol import IndexAnswer, VectorIndex
+from vecdb.kernels.protocol import Kernels
 from vecdb.query.plan import GRAPH_ROWS_MIN, PartFacts, PartPlan, Strategy, plan_part
 from vecdb.segment.vectors import FieldVectors
-from vecdb.types import F32Array, I32Array, I64Array
+from vecdb.types import F32Array, I32Array, I64Array, TopK
 
 
 class SearchablePart(Protocol):
@@ -94,6 +95,7 @@ def search_parts(
     k: int,
     recall: float,
     ef: int | None,
+    kernels: Kernels,
     graph_rows_min: int = GRAPH_ROWS_MIN,
 ) -> Ranked:
     """The k nearest allowed rows of all parts.
@@ -102,8 +104,11 @@ def search_parts(
     ----------
     queries
         (nq, dim) float32, normalised under cosine.
+    kernels
+        What merges the rankings of the parts.
     """
-    answers: list[tuple[int, I64Array, F32Array]] = []
+    answers: list[TopK] = []
+    numbers: list[int] = []
     used: dict[str, None] = {}
     weighted_recall = 0.0
     weight = 0
@@ -124,8 +129,9 @@ def search_parts(
         weight += count
         computations += answer.distance_computations
         hops += answer.hops
-        answers.append((number, part.vectors.rows_of(answer.topk.slots.astype(np.int64)), answer.topk.distances))
-    parts, rows, distances = _merge(answers, queries.shape[0], k)
+        numbers.append(number)
+        answers.append(answer.topk)
+    parts, rows, distances = _merged(searches, numbers, answers, queries.shape[0], k, kernels)
     return Ranked(
         parts,
         rows,
@@ -150,30 +156,36 @@ def _search_part(
         return part.scan.search(queries, k, allowed=allowed, ensure=ensure), 0
     answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=ensure)
     wanted = min(k, count)
-    # Rows come first and gaps last, so the last place that should be filled tells.
-    missing = answer.topk.slots[:, wanted - 1] < 0
-    if not missing.any():
+    if answer.fewest >= wanted:
         return answer, 0
-    short = np.flatnonzero(missing)
+    # Rows come first and gaps last, so the last place that should be filled tells.
+    short = np.flatnonzero(answer.topk.slots[:, wanted - 1] < 0)
     completed = part.scan.search(queries[short], k, allowed=allowed, ensure=ensure)
     answer.topk.slots[short] = completed.topk.slots
     answer.topk.distances[short] = completed.topk.distances
     return answer, short.shape[0]
 
 
-def _merge(answers: Sequence[tuple[int, I64Array, F32Array]], nq: int, k: int) -> tuple[I32Array, I64Array, F32Array]:
-    """The k nearest of all answers, each of (part, (nq, k) rows, (nq, k) distances)."""
+def _merged(
+    searches: Sequence[PartSearch],
+    numbers: Sequence[int],
+    answers: Sequence[TopK],
+    nq: int,
+    k: int,
+    kernels: Kernels,
+) -> tuple[I32Array, I64Array, F32Array]:
+    """Parts, rows and distances, each (nq, k), of the nearest; ``numbers`` are the parts that the answers are of."""
     if not answers:
         return np.full((nq, k), -1, np.int32), np.full((nq, k), -1, np.int64), np.full((nq, k), np.inf, np.float32)
-    if len(answers) == 1:
-        number, rows, distances = answers[0]
-        return np.where(rows < 0, -1, number).astype(np.int32), rows, distances
-    rows = np.concatenate([each for _, each, _ in answers], axis=1)
-    distances = np.concatenate([each for _, _, each in answers], axis=1)
-    # Stable: equal distances keep the order of parts, and within a part that of slots.
-    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    parts = np.array([number for number, _, _ in answers], np.int32)[order // k]
-    flat = order + np.arange(0, rows.size, rows.shape[1])[:, np.newaxis]
-    rows = rows.take(flat)
-    parts[rows < 0] = -1
-    return parts, rows, distances.take(flat)
+    merged = kernels.merge(answers)
+    parts = merged.sources
+    if len(numbers) < len(searches):
+        # The last entry is for -1.
+        parts = np.array([*numbers, -1], np.int32)[parts]
+    rows = merged.slots.astype(np.int64)
+    for number in numbers:
+        vectors = searches[number].part.vectors
+        if vectors.slot_rows is not None:
+            of = parts == number
+            rows[of] = vectors.rows_of(rows[of])
+    return parts, rows, merged.distances

@@ -75,6 +75,7 @@ class PartPlan:
     recall_estimate: float
 
 
+@lru_cache(maxsize=4096)
 def plan_part(
     facts: PartFacts, k: int, recall: float, ef: int | None, graph_rows_min: int = GRAPH_ROWS_MIN
 ) -> PartPlan:

@@ -7,7 +7,7 @@ those it was made of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -255,6 +255,10 @@ class MemtableView:
     rows: int
     live: LiveRows
     fields: Mapping[str, FieldVectors]
+
+    def id_getter(self) -> Callable[[int], PointId]:
+        """What gives the id of a row."""
+        return self.memtable.ids.__getitem__
 
     def id_at(self, row: int) -> PointId:
         """The id of a row."""

@@ -19,12 +19,12 @@ from vecdb.index.flat import CodedFlatIndex, FlatIndex
 from vecdb.index.hnsw import HnswIndex
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
-from vecdb.segment.ids import Packed, find_keys, id_of
+from vecdb.segment.ids import Packed, PackedKeys, find_keys
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.vectors import FieldVectors
 from vecdb.storage.array_file import ArrayFile
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, I64Array, Metric, PointId, U32Array, U64Array
+from vecdb.types import AnyArray, I64Array, Metric, U32Array, U64Array
 
 _WHOLE = frozenset({Role.IDS, Role.SEQS, Role.CODES, Role.GRAPH, Role.JOURNAL})
 
@@ -134,10 +134,6 @@ class SegmentReader:
         if self.rows == 0:
             return np.full(len(keys), -1, np.int64)
         return find_keys(keys, hashes, self.hashes, self.hash_rows, self.keys)
-
-    def id_at(self, row: int) -> PointId:
-        """The id of a row."""
-        return id_of(self.keys.packed[row])
 
     @property
     def payloads_verified(self) -> bool:
@@ -281,15 +277,15 @@ class _Keys(Sequence[bytes]):
 
     def __init__(self, reader: SegmentReader) -> None:
         self._reader = reader
-        self._packed: Packed | None = None
+        self._packed: PackedKeys | None = None
 
     @property
-    def packed(self) -> Packed:
+    def packed(self) -> PackedKeys:
         """The keys as they are stored."""
         packed = self._packed
         if packed is None:
             reader = self._reader
-            packed = self._packed = Packed(reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
+            packed = self._packed = PackedKeys(reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
         return packed
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ def normalised(values: F32Array, exact: NDArray[np.float64] | None = None) -> tu
     if exact is None:
         exact = row_norms(values)
     norms = exact.astype(np.float32)
-    if exact.min(initial=1.0) < _SUBNORMAL:
+    if (exact[0] if exact.shape[0] == 1 else exact.min(initial=1.0)) < _SUBNORMAL:
         # float32 keeps only a few bits of numbers this small.
         return (values / exact[:, np.newaxis]).astype(np.float32), norms
     return values / norms[:, np.newaxis], norms

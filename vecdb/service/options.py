@@ -54,8 +54,8 @@ class ServerOptions:
     read_threads, write_threads, wait_threads
         Threads for reads, for writes (which wait for the disk, together), and for ``wait_indexed``.
     short_search_s
-        Searches expected to take less than this run in the event loop while they are alone, and in batches while they
-        are many; longer ones run in threads each. 0: all are long.
+        Searches expected to take less than this run in the event loop, in batches of what has arrived; longer ones each
+        in a thread. 0: all are long.
     interceptors
         Run before this server's own gate, which sees a request before it is parsed.
     """

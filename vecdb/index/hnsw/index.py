@@ -27,13 +27,14 @@ _RERANK_MIN = 10
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_codes", "_kernels", "_vectors", "graph")
+    __slots__ = ("_bound", "_codes", "_kernels", "_vectors", "graph")
 
     def __init__(self, kernels: Kernels, graph: Graph, codes: ScalarCodes, vectors: F32Array) -> None:
         self._kernels = kernels
         self.graph = graph
         self._codes = codes
         self._vectors = vectors
+        self._bound = kernels.bind_graph(codes.codes, graph)
 
     @classmethod
     def from_arrays(
@@ -103,17 +104,11 @@ class HnswIndex:
             ef = ef_for_recall(k, _DEFAULT_RECALL, share)
         ef = max(1, min(max(ef, k), self.rows))
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
-        found = self._kernels.search_graph(
-            self._codes.codes,
-            self.graph,
-            self._codes.quantise(self._kernels, queries),
-            ef,
-            count,
-            None if allowed is None else allowed.words,
-        )
+        asked = self._codes.quantise(self._kernels, queries)
+        found = self._bound.search(asked, ef, count, None if allowed is None else allowed.words)
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
-        return IndexAnswer(topk, found.distance_computations, found.hops)
+        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops)
 
     def check(self) -> list[str]:
         """Whether every row can be reached on the bottom layer, and no row links to itself or twice to another."""

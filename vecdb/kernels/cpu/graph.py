@@ -270,8 +270,11 @@ def search_graph(
     allowed: AnyArray,
     filtered: bool,
     slots: AnyArray,
-) -> tuple[int, int]:
-    """Write the best rows found for each query into ``slots`` (nq, count); returns distances computed and hops."""
+) -> tuple[int, int, int]:
+    """Write the best rows found for each query into ``slots`` (nq, count).
+
+    Returns the least number of rows found for a query, distances computed and hops.
+    """
     nq, width = slots.shape
     room = max(links.shape[1], upper_links.shape[1]) + 4
     pool = np.empty(ef, np.int64)
@@ -281,6 +284,7 @@ def search_graph(
     met = np.zeros((table.shape[0] + 63) // 64, np.uint64)
     total = 0
     hops = 0
+    fewest = width
     for number in range(nq):
         query = values[number]
         terms = (bias_of(query), ratios[number], length_of(query))
@@ -300,6 +304,7 @@ def search_graph(
                 break
             slots[number, count] = row
             count += 1
+        fewest = min(fewest, count)
         for at in range(count, width):
             slots[number, at] = -1
-    return total, hops
+    return fewest, total, hops

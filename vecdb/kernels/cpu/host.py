@@ -7,7 +7,7 @@ for every mixture of read-only and writable arguments.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from vecdb.kernels.protocol import (
     Codes,
     Graph,
     Layer,
+    Merged,
     Progress,
     Prune,
     QueryCodes,
@@ -96,6 +97,7 @@ class CpuKernels:
         values = np.empty((queries.shape[0], stride_bytes(queries.shape[1])), np.int8)
         ratios = np.empty(queries.shape[0], np.int64)
         code_kernels.quantise(queries, _view(centre, np.float32), np.float32(step), metric is Metric.L2, values, ratios)
+        values.flags.writeable = ratios.flags.writeable = False
         return QueryCodes(values, ratios)
 
     def sketch(self, codes: Codes, dim: int) -> U8Array:
@@ -108,46 +110,34 @@ class CpuKernels:
     def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
         """As ``Kernels.scan_codes``."""
         assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
+        n = codes.table.shape[0]
         slots = np.empty((queries.values.shape[0], count), np.int32)
         scored = code_kernels.scan_codes(
             _view(codes.table, np.uint8),
             _view(codes.norms, np.int32),
             _view(queries.values, np.int8),
             _view(queries.ratios, np.int64),
-            _words(allowed, codes.table.shape[0]),
+            _words(allowed, n),
             allowed is not None,
             slots,
         )
-        return Candidates(slots, int(scored), 0)
+        slots.flags.writeable = False
+        # Every allowed row is scored once for each query.
+        fewest = min(count, scored // max(1, queries.values.shape[0]))
+        return Candidates(slots, fewest, scored, 0)
 
-    def search_graph(
-        self, codes: Codes, graph: Graph, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
-        """As ``Kernels.search_graph``."""
-        nq = queries.values.shape[0]
-        if codes.table.shape[0] == 0:
-            return Candidates(np.full((nq, count), -1, np.int32), 0, 0)
-        assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
-        slots = np.empty((nq, count), np.int32)
-        upper = graph.upper
-        scored, hops = graph_kernels.search_graph(
-            _view(codes.table, np.uint8),
-            _view(codes.norms, np.int32),
-            *_sketches(graph.sketches),
-            _view(graph.links, np.int32),
-            _view(upper.rows, np.int32),
-            _view(upper.table, np.uint8),
-            _view(upper.norms, np.int32),
-            _view(upper.links, np.int32),
-            _view(upper.level_starts, np.int64),
-            _view(queries.values, np.int8),
-            _view(queries.ratios, np.int64),
-            ef,
-            _words(allowed, codes.table.shape[0]),
-            allowed is not None,
-            slots,
-        )
-        return Candidates(slots, int(scored), int(hops))
+    def bind_graph(self, codes: Codes, graph: Graph) -> CpuGraph:
+        """As ``Kernels.bind_graph``."""
+        return CpuGraph(codes, graph)
+
+    def merge(self, rankings: Sequence[TopK]) -> Merged:
+        """As ``Kernels.merge``."""
+        nq, k = rankings[0].slots.shape
+        slots = np.concatenate([each.slots for each in rankings], axis=1)
+        distances = np.concatenate([each.distances for each in rankings], axis=1)
+        merged = Merged(np.empty((nq, k), np.int32), np.empty((nq, k), np.int32), np.empty((nq, k), np.float32))
+        scan_kernels.merge(slots, distances, merged.sources, merged.slots, merged.distances)
+        return merged
 
     def propose_links(
         self, layer: Layer, upper: UpperLayers, bottom: bool, nodes: I32Array, ef: int, prune: Prune
@@ -229,7 +219,8 @@ class CpuKernels:
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
             ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
-            ("search_graph", graph_kernels.search_graph, lambda: self.search_graph(codes, graph, queries, 2, 1)),
+            ("search_graph", graph_kernels.search_graph, lambda: CpuGraph(codes, graph).search(queries, 2, 1)),
+            ("merge", scan_kernels.merge, lambda: self.merge([_unfilled(1, 1)])),
             (
                 "propose_links",
                 link_kernels.propose_links,
@@ -242,6 +233,46 @@ class CpuKernels:
             ),
             ("connect", link_kernels.connect, lambda: self.connect(layer, 2, walk, np.array([0, 4, 0, 0, 0]), 1)),
         )
+
+
+class CpuGraph:
+    """A graph over codes, as ``BoundGraph``: its arrays as the kernel takes them."""
+
+    __slots__ = ("_arrays", "_rows", "_stride")
+
+    def __init__(self, codes: Codes, graph: Graph) -> None:
+        upper = graph.upper
+        self._rows, self._stride = codes.table.shape
+        self._arrays = (
+            _view(codes.table, np.uint8),
+            _view(codes.norms, np.int32),
+            *_sketches(graph.sketches),
+            _view(graph.links, np.int32),
+            _view(upper.rows, np.int32),
+            _view(upper.table, np.uint8),
+            _view(upper.norms, np.int32),
+            _view(upper.links, np.int32),
+            _view(upper.level_starts, np.int64),
+        )
+
+    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.search``."""
+        nq, stride = queries.values.shape
+        if self._rows == 0:
+            return Candidates(np.full((nq, count), -1, np.int32), 0, 0, 0)
+        assert stride == self._stride, (stride, self._stride)
+        slots = np.empty((nq, count), np.int32)
+        fewest, scored, hops = graph_kernels.search_graph(
+            *self._arrays,
+            _view(queries.values, np.int8),
+            _view(queries.ratios, np.int64),
+            ef,
+            _words(allowed, self._rows),
+            allowed is not None,
+            slots,
+        )
+        slots.flags.writeable = False
+        return Candidates(slots, fewest, scored, hops)
 
 
 def _same_dimension(vectors: AnyArray, queries: AnyArray) -> None:

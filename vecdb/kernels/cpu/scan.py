@@ -133,3 +133,33 @@ def rerank(
                 if key < heap[0]:
                     sink(heap, k, key)
         _report(heap, slots[query], distances[query])
+
+
+@kernel
+def merge(
+    slots: AnyArray,
+    distances: AnyArray,
+    merged_sources: AnyArray,
+    merged_slots: AnyArray,
+    merged_distances: AnyArray,
+) -> None:
+    """Merge the sorted runs of length k that each line of ``slots`` and ``distances`` (nq, runs * k) consists of."""
+    nq, k = merged_slots.shape
+    runs = slots.shape[1] // k
+    heads = np.empty(runs, np.int64)
+    for query in range(nq):
+        heads[:] = 0
+        for place in range(k):
+            source = -1
+            nearest = np.float32(np.inf)
+            for run in range(runs):
+                at = run * k + heads[run]
+                if heads[run] < k and slots[query, at] >= 0 and (source < 0 or distances[query, at] < nearest):
+                    source = run
+                    nearest = distances[query, at]
+            merged_sources[query, place] = source
+            merged_distances[query, place] = nearest
+            merged_slots[query, place] = -1
+            if source >= 0:
+                merged_slots[query, place] = slots[query, source * k + heads[source]]
+                heads[source] += 1
