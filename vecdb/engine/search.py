@@ -56,12 +56,14 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
     )
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
+    payloads: list[Callable[[int], bytes]] = []
     if request.with_payloads:
         _ensure_payloads(ranked, parts)
+        payloads = [part.payload_getter() for part in parts]
     scores, distances = outside(ranked.distances, declared.metric)
     ids = [part.id_getter() for part in parts]
     return [
-        _hits(ranked, number, parts, ids, scores[number], distances[number], request, unindexed_rows)
+        _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
         for number in range(request.queries.shape[0])
     ]
 
@@ -77,12 +79,13 @@ def _hits(
     number: int,
     parts: Sequence[PartView],
     ids: Sequence[Callable[[int], PointId]],
+    payloads: Sequence[Callable[[int], bytes]],
     scores: F32Array,
     distances: F32Array,
     request: SearchRequest,
     unindexed_rows: int,
 ) -> Hits:
-    """The ranking of query ``number``; ``ids`` gives the id of a row by part."""
+    """The ranking of query ``number``; ``ids`` and ``payloads`` give those of a row by part."""
     rows: list[int] = ranked.rows[number].tolist()
     of: list[int] = ranked.parts[number].tolist()
     if rows[-1] < 0:
@@ -90,9 +93,7 @@ def _hits(
         rows, of, scores, distances = rows[:count], of[:count], scores[:count], distances[:count]
 
     def payload(position: int) -> bytes:
-        part, row = parts[of[position]], rows[position]
-        # Those of segments were verified before.
-        return part.reader.payload(row) if isinstance(part, SegmentView) else part.memtable.payloads[row]
+        return payloads[of[position]](rows[position])
 
     def vectors(position: int) -> Mapping[str, F32Array]:
         return vectors_of(parts[of[position]], rows[position])

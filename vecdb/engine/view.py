@@ -33,6 +33,10 @@ class SegmentView:
         """What gives the id of a row."""
         return self.reader.keys.packed.id_at
 
+    def payload_getter(self) -> Callable[[int], bytes]:
+        """What gives the payload of a row that was verified."""
+        return self.reader.packed_payloads.__getitem__
+
     def id_at(self, row: int) -> PointId:
         """The id of a row."""
         return self.reader.keys.packed.id_at(row)

@@ -260,6 +260,10 @@ class MemtableView:
         """What gives the id of a row."""
         return self.memtable.ids.__getitem__
 
+    def payload_getter(self) -> Callable[[int], bytes]:
+        """What gives the payload of a row."""
+        return self.memtable.payloads.__getitem__
+
     def id_at(self, row: int) -> PointId:
         """The id of a row."""
         return self.memtable.ids[row]

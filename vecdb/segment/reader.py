@@ -159,14 +159,15 @@ class SegmentReader:
                 # Blocks are larger than most payloads; touching one byte of each verifies all of them.
                 file.ensure("bytes", np.append(np.arange(first, end, 4096), end - 1))
 
-    def payload(self, row: int) -> bytes:
-        """The payload of a row; ``ensure_payloads`` comes first."""
+    @property
+    def packed_payloads(self) -> Packed:
+        """The payloads as they are stored; ``ensure_payloads`` comes before one is read."""
         file = self.array_file(Role.PAYLOAD)
         of, packed = self._packed_payloads
         if packed is None or of is not file:
             packed = Packed(self.array(Role.PAYLOAD, "offsets"), self.array(Role.PAYLOAD, "bytes"))
             self._packed_payloads = (file, packed)
-        return packed[row]
+        return packed
 
     def field(self, name: str) -> SegmentField:
         """The vectors of a field and what searches them."""
@@ -338,4 +339,4 @@ class _Payloads(Sequence[bytes]):
             starts = [offset - offsets[0] for offset in offsets]
             return [data[starts[row - low] : starts[row - low + 1]] for row in rows]
         reader.ensure_payloads(np.array([at], np.int64))
-        return reader.payload(at)
+        return reader.packed_payloads[at]
