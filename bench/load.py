@@ -228,9 +228,10 @@ async def serve_bare() -> None:
     await server.wait_for_termination()
 
 
-def ingest(path: Path, vectors: F32Array, metric: str) -> int:
+def ingest(path: Path, vectors: F32Array, metric: str, one_segment: bool) -> int:
     """Make the collection, with a payload of about 150 bytes a point; returns its segments."""
-    with vecdb.open(path) as database:
+    options = vecdb.EngineOptions(memtable_size_bytes=2**34) if one_segment else vecdb.EngineOptions()
+    with vecdb.open(path, options=options) as database:
         collection = database.create_collection(COLLECTION, dim=vectors.shape[1], metric=metric)
         for start in range(0, len(vectors), BATCH_ROWS):
             rows = range(start, min(start + BATCH_ROWS, len(vectors)))
@@ -278,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", default="1,16", help="numbers of callers, e.g. 1,16")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round of each client")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one-segment", action="store_true", help="ingest into one segment, not as memory fills up")
     parser.add_argument("--directory", type=Path, help="keep the database here and use it again")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     chosen = parser.parse_args(arguments)
@@ -285,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         path = chosen.directory or Path(temporary) / "database"
         if not path.exists():
-            segments = ingest(path, vectors.train, vectors.metric.value)
+            segments = ingest(path, vectors.train, vectors.metric.value, chosen.one_segment)
             sys.stdout.write(f"{vectors.name}: {len(vectors.train):,} rows in {segments} segments\n")
         bare = [sys.executable, __file__, "--serve-bare"]
         served = [*python_command("vecdb"), "serve", str(path), "--address", "127.0.0.1:0"]
