@@ -30,7 +30,7 @@ import grpc.aio
 import numpy as np
 
 import vecdb
-from vecdb.bench.machine import machine, python_command, versions
+from vecdb.bench.machine import commit, machine, python_command, versions
 from vecdb.bench.sources import source_of
 from vecdb.errors import Unavailable
 from vecdb.types import F32Array
@@ -189,7 +189,10 @@ def bare_clients(runner: asyncio.Runner, address: str, request_bytes: int) -> di
 
         async def call(_at: int) -> object:
             await stream.write(request)
-            return await stream.read()
+            reply = await stream.read()
+            if reply is grpc.aio.EOF:  # type: ignore[attr-defined]
+                raise Unavailable("the bare server ended the stream", field="server")
+            return reply
 
         async def close() -> None:
             stream.cancel()
@@ -228,8 +231,8 @@ async def serve_bare() -> None:
     await server.wait_for_termination()
 
 
-def ingest(path: Path, vectors: F32Array, metric: str, one_segment: bool) -> int:
-    """Make the collection, with a payload of about 150 bytes a point; returns its segments."""
+def ingest(path: Path, vectors: F32Array, metric: str, one_segment: bool) -> None:
+    """Make the collection, with a payload of about 150 bytes a point."""
     options = vecdb.EngineOptions(memtable_size_bytes=2**34) if one_segment else vecdb.EngineOptions()
     with vecdb.open(path, options=options) as database:
         collection = database.create_collection(COLLECTION, dim=vectors.shape[1], metric=metric)
@@ -240,7 +243,6 @@ def ingest(path: Path, vectors: F32Array, metric: str, one_segment: bool) -> int
             ]
             collection.upsert(rows, vectors[start : rows.stop], payloads)
         collection.wait_indexed()
-        return collection.stats().segments
 
 
 class _Process:
@@ -283,12 +285,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, help="keep the database here and use it again")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     chosen = parser.parse_args(arguments)
+    if chosen.one_segment and chosen.directory is not None and chosen.directory.exists():
+        parser.error("--one-segment is about how rows are ingested, and --directory exists")
     vectors = source_of(chosen.dataset, seed=0)
     with tempfile.TemporaryDirectory() as temporary:
         path = chosen.directory or Path(temporary) / "database"
         if not path.exists():
-            segments = ingest(path, vectors.train, vectors.metric.value, chosen.one_segment)
-            sys.stdout.write(f"{vectors.name}: {len(vectors.train):,} rows in {segments} segments\n")
+            ingest(path, vectors.train, vectors.metric.value, chosen.one_segment)
+        with vecdb.open(path) as database:
+            segments = database.collection(COLLECTION).stats().segments
+        sys.stdout.write(f"{vectors.name}: {len(vectors.train):,} rows in segments: {segments}\n")
         bare = [sys.executable, __file__, "--serve-bare"]
         served = [*python_command("vecdb"), "serve", str(path), "--address", "127.0.0.1:0"]
         with asyncio.Runner() as runner, _Process(*bare) as bare_address, _Process(*served) as address:
@@ -305,7 +311,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = {
             "format": "vecdb-load/1",
             "dataset": chosen.dataset,
+            "rows": len(vectors.train),
+            "segments": segments,
             "k": K,
+            "seconds": chosen.seconds,
+            "rounds": chosen.rounds,
+            "commit": commit(),
             "loads": [asdict(each) for each in loads],
             "machine": machine(),
             "versions": versions(),

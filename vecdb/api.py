@@ -318,6 +318,15 @@ class Database(ABC):
     def collection(self, name: str) -> Collection:
         """The collection called ``name``; raises NotFound."""
 
+    def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
+        """The rankings if all that the search needs is open and verified, else ``None`` at once; for event loops.
+
+        ``None`` wherever the search would wait for a file, another thread or a write, or where there is no collection
+        of this name and (unless empty) this id: ``run_search`` then tells.
+        """
+        del name, collection_id, request
+        return None
+
     @abstractmethod
     def collections(self) -> Sequence[str]:
         """The names of all collections, sorted."""

@@ -13,6 +13,11 @@ _SQUARE_MIN, _SQUARE_MAX = np.float32(1e-20), np.float32(1e30)
 """Between these a float32 sum of squares has neither overflowed nor lost what matters to underflow."""
 
 
+def is_ordinary(vector: F32Array) -> bool:
+    """Whether the length of one vector can be had in float32: it is finite, not zero, and neither huge nor tiny."""
+    return bool(_SQUARE_MIN < np.vdot(vector, vector) < _SQUARE_MAX)
+
+
 def row_norms(values: F32Array) -> NDArray[np.float64]:
     """Euclidean length of each row of (n, dim) ``values``, (n,) float64; not finite where the row is not."""
     # einsum raises no floating-point warnings, whatever overflows in it.

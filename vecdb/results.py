@@ -83,7 +83,8 @@ class Hits(Sequence[Hit]):
     complete
         The ranking holds ``min(k, matching points)`` hits.
     strategy
-        What was done: ``"exact"``, ``"graph"``, ``"graph+exact"`` or ``"nothing"``.
+        What was done: ``"exact"``, ``"graph"``, ``"scan"``, several of them as in ``"exact+graph"``, or ``"nothing"``.
+        Queries that are answered together share it.
     recall_estimate
         Mean recall expected of this plan over queries like those seen; 1.0 for an exact search. Not a measurement of
         this one answer.

@@ -72,6 +72,12 @@ class MemoryDatabase(Database):
             raise NotFound(f"no collection {name!r}", field="collection", value=name)
         return found
 
+    def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
+        found = self.held.get(name)
+        if found is None or collection_id not in ("", found.collection_id):
+            return None
+        return found.run_search(request)
+
     def collections(self) -> Sequence[str]:
         self.check_open()
         return sorted(self.held)

@@ -1,25 +1,44 @@
 """Grouped searches: those that wait together are searched together, each with the answer and the error of its own."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
 
-from tests.service.scripted import ScriptedDatabase
-from vecdb.errors import DeadlineExceeded, InvalidArgument, VecdbError
+from tests.service.scripted import ScriptedCollection, ScriptedDatabase
+from vecdb.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, VecdbError
 from vecdb.requests import SearchRequest
+from vecdb.schema import CollectionSchema
+from vecdb.service.costs import GROUP_MAX, SearchCosts
 from vecdb.service.deadlines import Deadline
-from vecdb.service.groups import GROUP_MAX, SearchGroups
+from vecdb.service.groups import SearchGroups
 from vecdb.v1.vecdb_pb2 import SearchReply
 from vecdb.wire.replies import decode_hits
 from vecdb.wire.requests import Target, encode_search
 
 encode = SearchReply.SerializeToString
 FAR = Deadline(30.0)
+SHORT_S = 0.0002
+"""So short that as many go together as ever."""
 
 
-def message(query, k=3, **arguments):
-    return encode_search(Target("docs"), SearchRequest(np.float32([query]), k, **arguments))
+def message(query, k=3, *, collection="docs", collection_id="", **arguments):
+    return encode_search(Target(collection, collection_id), SearchRequest(np.float32([query]), k, **arguments))
+
+
+class Costs(SearchCosts):
+    """Remembers what it is told, and goes on as if nothing were known."""
+
+    def __init__(self):
+        super().__init__(SHORT_S)
+        self.told = []
+
+    def record(self, request, seconds, queries):
+        self.told.append(queries)
+
+    def forget(self, request):
+        self.told.append("forget")
 
 
 @pytest.fixture
@@ -44,20 +63,18 @@ def searches(database):
     return seen
 
 
-def together(database, messages, cancelled=(), deadlines=None):
+def together(database, messages, *, cancelled=(), deadlines=None, encoders=None, costs=None):
     """Replies and errors of searches that wait together; what was told of them."""
-    told = []
+    costs = costs or Costs()
 
     async def ask():
-        groups = SearchGroups(database, lambda _request, seconds, queries: told.append(queries))
+        groups = SearchGroups(database, costs)
 
-        async def answered(message, deadline):
-            return await groups.answer(message, encode, deadline)
+        async def answered(number):
+            deadline = deadlines[number] if deadlines else FAR
+            return await groups.answer(messages[number], encoders[number] if encoders else encode, deadline)
 
-        tasks = [
-            asyncio.create_task(answered(each, deadline))
-            for each, deadline in zip(messages, deadlines or [FAR] * len(messages), strict=True)
-        ]
+        tasks = [asyncio.create_task(answered(number)) for number in range(len(messages))]
         if cancelled:
             # One turn, in which all begin to wait.
             await asyncio.sleep(0)
@@ -65,7 +82,7 @@ def together(database, messages, cancelled=(), deadlines=None):
             tasks[at].cancel()
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
 
-    return asyncio.run(ask()), told
+    return asyncio.run(ask()), costs.told if isinstance(costs, Costs) else None
 
 
 def ids_of(reply):
@@ -87,24 +104,56 @@ def test_a_group_has_a_limit(database, searches):
     assert searches == [GROUP_MAX, 3]
 
 
+def test_a_group_of_dearer_searches_is_smaller(database, searches):
+    costs = SearchCosts(1.0)
+    for _ in range(100):
+        costs.record(message([1, 1]), 0.00124, 1)
+    together(database, [message([1, number]) for number in range(6)], costs=costs)
+    assert searches[0] == 4
+    assert sum(searches) == 6
+
+
 def test_searches_of_different_kinds_stay_apart(database, searches):
     kinds = [
         message([1, 2], **different)
         for different in (
-            {}, {"k": 4}, {"ef": 9}, {"ef": 8}, {"recall": 0.5}, {"with_payloads": False}, {"field": ""},
+            {}, {"k": 4}, {"ef": 9}, {"ef": 8}, {"recall": 0.5}, {"with_payloads": False}, {"with_vectors": True},
+            {"field": ""},
         )
     ]  # fmt: skip
     replies, _ = together(database, [*kinds, *kinds])
     assert searches == [2] * len(kinds)
-    assert [len(SearchReply.FromString(reply).rankings[0].ids.integers) for reply in replies] == [
-        3,
-        4,
-        3,
-        3,
-        3,
-        3,
-        3,
-    ] * 2
+    rankings = [SearchReply.FromString(reply).rankings[0] for reply in replies]
+    assert [len(each.ids.integers) for each in rankings] == [3, 4, 3, 3, 3, 3, 3, 3] * 2
+    assert [len(each.payloads) for each in rankings] == [3, 4, 3, 3, 3, 0, 3, 3] * 2
+    assert [len(each.vectors) for each in rankings] == [0, 0, 0, 0, 0, 0, 1, 0] * 2
+
+
+def test_collections_stay_apart(database):
+    other = ScriptedCollection(database, "other", CollectionSchema.single(2, "l2"))
+    database.held["other"] = other
+    other.upsert(range(100, 105), np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]])
+    docs = database.held["docs"]
+    replies, _ = together(
+        database,
+        [
+            message([1, 2]),
+            message([1, 2], collection="other"),
+            message([1, 2], collection_id=docs.collection_id),
+            message([1, 2], collection_id="of a collection that is gone"),
+        ],
+    )
+    alone = docs.search([1, 2], k=3).ids
+    assert ids_of(replies[0]) == ids_of(replies[2]) == alone
+    assert min(ids_of(replies[1])) >= 100
+    assert replies[3] is None
+
+
+def test_what_the_engine_cannot_answer_at_once_is_handed_back(database, searches):
+    database.run_search_at_once = lambda *_: None
+    replies, told = together(database, [message([number, 1]) for number in range(3)])
+    assert replies == [None] * 3
+    assert told == []
 
 
 def test_one_that_fails_does_not_fail_the_others(database):
@@ -115,28 +164,53 @@ def test_one_that_fails_does_not_fail_the_others(database):
     ]
     assert [type(each) for each in replies[1:4]] == [InvalidArgument] * 3
     assert [each.field for each in replies[1:4]] == ["query", "query", "k"]
-    assert told == []
+    # What was asked wrongly says nothing about what a search costs.
+    assert told == [2]
 
 
-def test_a_failure_of_all_reaches_all(database, searches):
-    docs = database.held["docs"]
-    search = docs.run_search
+@pytest.mark.parametrize("odd", [[np.nan, 1], [np.inf, 1], [0, 0], [1e-25, 0], [1e25, 0]])
+def test_a_query_that_needs_care_goes_alone(database, searches, odd):
+    together(database, [message(query) for query in ([1, 0], odd, [0, 1], odd)])
+    assert searches == [2, 1, 1]
 
-    def fail(request):
-        if request.k == 3:
-            raise VecdbError("broken")
-        return search(request)
 
-    docs.run_search = fail
+def test_a_failure_of_all_reaches_all(database):
+    def fail(_request):
+        raise VecdbError("broken")
+
+    database.held["docs"].run_search = fail
     replies, told = together(database, [message([1, 2]), message([2, 1])])
     assert [str(each) for each in replies] == ["broken", "broken"]
-    assert told == []
+    assert told == ["forget"]
 
 
-def test_whoever_gave_up_is_passed_over(database):
+def test_a_reply_that_cannot_be_sent_is_not_searched_again(database, searches):
+    def refuse(_reply):
+        raise ResourceExhausted("too large")
+
+    replies, told = together(database, [message([1, 2]), message([2, 1])], encoders=[refuse, encode])
+    assert isinstance(replies[0], ResourceExhausted)
+    assert len(ids_of(replies[1])) == 3
+    assert searches == [2]
+    assert told == ["forget"]
+
+
+def test_nobody_waits_for_ever_whatever_is_raised(database):
+    def stop(_reply):
+        raise StopIteration  # no future takes it
+
+    replies, _ = together(
+        database, [message([1, 2]), message([2, 1]), message([1, 1], k=4)], encoders=[stop, encode, encode]
+    )
+    assert [type(each) for each in replies[:2]] == [RuntimeError, RuntimeError]
+    assert len(ids_of(replies[2])) == 4
+
+
+def test_whoever_gave_up_is_passed_over(database, searches):
     replies, _ = together(database, [message([number, 1]) for number in range(3)], cancelled=[1])
     assert isinstance(replies[1], asyncio.CancelledError)
     assert len(ids_of(replies[0])) == len(ids_of(replies[2])) == 3
+    assert searches == [2]
 
 
 def test_a_search_whose_time_is_up_is_not_made(database, searches):
@@ -149,30 +223,46 @@ def test_a_search_whose_time_is_up_is_not_made(database, searches):
     assert searches == [1]
 
 
+def test_a_result_that_comes_too_late_is_none(database, searches):
+    # The loop's clock decides; a search that takes this long was expected to be short.
+    database.before = lambda _verb: time.sleep(0.05)
+    deadlines = [Deadline(0.04), FAR, Deadline(0.04)]
+    messages = [message([1, 1]), message([2, 1]), message([1, 1], k=4)]
+    replies, _ = together(database, messages, deadlines=deadlines)
+    assert [type(each) for each in replies] == [DeadlineExceeded, bytes, DeadlineExceeded]
+    assert searches == [2], "the last was late before its turn came"
+
+
 def test_between_two_batches_the_loop_does_other_things(database, searches):
     turns = []
 
+    class Noting(Costs):
+        def record(self, request, seconds, queries):
+            turns.append(request.k)
+
     async def ask():
         loop = asyncio.get_running_loop()
-        groups = SearchGroups(database, lambda *_: turns.append("batch"))
+        groups = SearchGroups(database, Noting())
 
         def turn():
             turns.append("turn")
-            if turns.count("batch") < 3:
+            if len(turns) < 5:
                 loop.call_soon(turn)
 
-        replies = [groups.answer(message([number, 1]), encode, FAR) for number in range(3 * GROUP_MAX)]
+        # A full batch of one kind, then another kind: what is left of the first goes behind it.
+        many = [groups.answer(message([number, 1]), encode, FAR) for number in range(GROUP_MAX + 1)]
+        other = groups.answer(message([1, 1], k=4), encode, FAR)
         loop.call_soon(turn)
-        await asyncio.gather(*replies)
+        await asyncio.gather(*many, other)
 
     asyncio.run(ask())
-    assert searches == [GROUP_MAX] * 3
-    assert turns[:5] == ["batch", "turn", "batch", "turn", "batch"]
+    assert searches == [GROUP_MAX, 1, 1]
+    assert turns[:5] == [3, "turn", 4, "turn", 3]
 
 
 def test_searches_one_after_the_other_are_each_answered(database, searches):
     async def ask():
-        groups = SearchGroups(database, lambda *_: None)
+        groups = SearchGroups(database, Costs())
         return [await groups.answer(message([number, 1]), encode, FAR) for number in range(5)]
 
     assert [len(ids_of(reply)) for reply in asyncio.run(ask())] == [3] * 5

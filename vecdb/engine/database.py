@@ -19,6 +19,8 @@ from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
 from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, NotFound
 from vecdb.kernels.protocol import Kernels
+from vecdb.requests import SearchRequest
+from vecdb.results import Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
@@ -156,6 +158,19 @@ class EmbeddedDatabase(Database):
         with self._lease(name, collection_id) as opened:
             schema = opened.schema
         return EmbeddedCollection(name, collection_id, schema, lambda: self._lease(name, collection_id))
+
+    def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
+        """As ``Database.run_search_at_once``."""
+        entry = self._catalogue.entries.get(name)
+        if self._closed or entry is None or collection_id not in ("", entry.collection_id):
+            return None
+        slot = self._open.take_if_open(entry.collection_id)
+        if slot is None:
+            return None
+        try:
+            return slot.opened.search_at_once(request) if slot.opened is not None else None
+        finally:
+            self._open.give_back(slot)
 
     def collections(self) -> Sequence[str]:
         """The names of all collections, sorted."""

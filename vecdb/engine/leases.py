@@ -66,6 +66,16 @@ class Leases:
             slot.leases += 1
             return slot
 
+    def take_if_open(self, collection_id: str) -> _Slot | None:
+        """The same where the collection is open; ``None`` where it would have to be opened, or is gone."""
+        with self._lock:
+            slot = self._slots.get(collection_id)
+            if self._closed or collection_id in self._dropped or slot is None or slot.opened is None:
+                return None
+            self._slots.move_to_end(collection_id)
+            slot.leases += 1
+            return slot
+
     def give_back(self, slot: _Slot) -> None:
         """End what ``take`` began."""
         with self._lock:

@@ -56,16 +56,28 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
     )
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
-    payloads: list[Callable[[int], bytes]] = []
+    payloads: dict[int, Callable[[int], bytes]] = {}
+    found = sorted(set(ranked.parts.ravel().tolist()) - {-1})
     if request.with_payloads:
-        _ensure_payloads(ranked, parts)
-        payloads = [part.payload_getter() for part in parts]
+        _ensure_payloads(ranked, parts, found)
+        payloads = {number: parts[number].payload_getter() for number in found}
     scores, distances = outside(ranked.distances, declared.metric)
-    ids = [part.id_getter() for part in parts]
+    ids = {number: parts[number].id_getter() for number in found}
     return [
         _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
         for number in range(request.queries.shape[0])
     ]
+
+
+def is_ready(state: CollectionState, view: View, request: SearchRequest) -> bool:
+    """Whether ``run_search`` would find all it needs open and verified, and evaluate no filter."""
+    if request.where is not None:
+        return False
+    declared = state.manifest.schema.vector(request.field)
+    return all(
+        segment.rows == 0 or segment.reader.is_ready(declared.name, request.k, request.with_payloads)
+        for segment in view.segments
+    )
 
 
 def _searchable(state: CollectionState, part: PartView, declared: VectorField) -> SearchablePart:
@@ -78,8 +90,8 @@ def _hits(
     ranked: Ranked,
     number: int,
     parts: Sequence[PartView],
-    ids: Sequence[Callable[[int], PointId]],
-    payloads: Sequence[Callable[[int], bytes]],
+    ids: Mapping[int, Callable[[int], PointId]],
+    payloads: Mapping[int, Callable[[int], bytes]],
     scores: F32Array,
     distances: F32Array,
     request: SearchRequest,
@@ -111,13 +123,15 @@ def _hits(
     )
 
 
-def _ensure_payloads(ranked: Ranked, parts: Sequence[PartView]) -> None:
-    """Verify the payloads of the hits now: the files may be gone when they are looked at, the mapping is not."""
-    for number, part in enumerate(parts):
+def _ensure_payloads(ranked: Ranked, parts: Sequence[PartView], found: Sequence[int]) -> None:
+    """Verify the payloads of the hits now: the files may be gone when they are looked at, the mapping is not.
+
+    ``found`` are the numbers of the parts that have hits.
+    """
+    for number in found:
+        part = parts[number]
         if isinstance(part, SegmentView) and not part.reader.payloads_verified:
-            rows = np.unique(ranked.rows[ranked.parts == number])
-            if rows.shape[0]:
-                part.reader.ensure_payloads(rows)
+            part.reader.ensure_payloads(np.unique(ranked.rows[ranked.parts == number]))
 
 
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:

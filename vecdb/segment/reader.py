@@ -178,6 +178,14 @@ class SegmentReader:
                 self._fields[name] = found
         return found
 
+    def is_ready(self, name: str, k: int, with_payloads: bool) -> bool:
+        """Whether a search of a field for ``k`` hits finds everything open and verified; opens nothing itself."""
+        found = self._fields.get(name)
+        if found is None or not found.is_ready(k) or (Role.IDS, "") not in self._files:
+            return False
+        payloads = self._files.get((Role.PAYLOAD, ""))
+        return not with_payloads or (payloads is not None and payloads.verified)
+
     def verify(self, file: SegmentFile) -> None:
         """Check every byte of one file, in a fresh look at the disk."""
         ArrayFile.open(self._directory, file.ref, role=file.role.value).verify()
@@ -238,6 +246,13 @@ class SegmentField:
     def has_graph(self) -> bool:
         """Whether a graph is attached."""
         return self._graph is not None or self._reader.entry.file(Role.GRAPH, self._declared.name) is not None
+
+    def is_ready(self, k: int) -> bool:
+        """Whether whatever searches the field for ``k`` hits exists, and its vectors are verified."""
+        if not self._file.verified:
+            return False
+        # With no more than k vectors nothing but these is read.
+        return self._graph is not None or (not self.has_graph and (self._codes is not None or self.slots <= k))
 
     @property
     def exact(self) -> FlatIndex:

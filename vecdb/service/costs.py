@@ -1,8 +1,8 @@
 """What searches are expected to cost, learnt from those that ran: whether one is short enough for the event loop.
 
-A search in the event loop saves two changes of thread but holds up every other request, so only a kind of search that
-has proved short runs there: one query, of a kind that was seen, without a filter (whose first evaluation may read every
-payload), and that waits for no write.
+A search in the event loop saves two changes of thread, and needs no other that contends for the interpreter, but it
+holds up every other request. So only a kind of search that has proved short runs there: one query, of a kind that was
+seen, without a filter (whose first evaluation may read every payload), and that waits for no write.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from vecdb.v1 import vecdb_pb2
 KINDS_MAX = 10_000
 _WEIGHT_OF_NEW = 0.2
 _OUTLIER = 4.0
+
+GROUP_MAX = 16
+"""Searches of one batch in the event loop: more would save little, and make the first wait for the last."""
+HELD_S_MAX = 0.005
+"""A batch that is expected to hold the event loop for longer has fewer searches."""
 
 _SHORT_K_MAX = 100
 """A longer ranking is never answered in the event loop: its payloads may be long to read and to encode."""
@@ -39,6 +44,15 @@ class SearchCosts:
         if request.query_count != 1 or request.k > _SHORT_K_MAX or request.HasField("where") or request.read_after_seq:
             return False
         return self._query_s.get(_kind(request), self._short_search_s) < self._short_search_s
+
+    def group_max(self, request: vecdb_pb2.SearchRequest) -> int:
+        """How many searches of this kind may make one batch in the event loop."""
+        query_s = self._query_s.get(_kind(request), self._short_search_s)
+        return max(1, min(GROUP_MAX, int(HELD_S_MAX / max(query_s, 1e-9))))
+
+    def forget(self, request: vecdb_pb2.SearchRequest) -> None:
+        """Forget a kind, one of which failed: until another has succeeded in a thread, none is short."""
+        self._query_s.pop(_kind(request), None)
 
     def record(self, request: vecdb_pb2.SearchRequest, seconds: float, queries: int) -> None:
         """Note what ``queries`` queries took together: time of the thread, or of the event loop that they held up."""

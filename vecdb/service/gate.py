@@ -74,7 +74,7 @@ class Gate:
         self._options = options
         self._deadline = Deadline(options.deadline_s)
         self._costs = SearchCosts(options.short_search_s)
-        self._groups = SearchGroups(database, self._costs.record)
+        self._groups = SearchGroups(database, self._costs)
         self._sessions: set[Session] = set()
         self._ending = False
         self._pools = {
@@ -239,8 +239,10 @@ class Gate:
     async def _search(self, request: vecdb_pb2.SearchRequest, encode: Encode, timeout_s: float = 0.0) -> bytes:
         """The reply to a search as ``encode`` makes bytes of it; ``timeout_s`` is the caller's, where it says so."""
         if self._costs.is_short(request):
-            self.measures.methods["Search"].short += 1
-            return await self._groups.answer(request, encode, self._search_deadline(timeout_s))
+            at_once = await self._groups.answer(request, encode, self._search_deadline(timeout_s))
+            if at_once is not None:
+                self.measures.methods["Search"].short += 1
+                return at_once
 
         def timed() -> tuple[bytes, float]:
             # The thread's own time: what it waits for other threads must not make a short search look long.

@@ -1,0 +1,146 @@
+"""Searches for an event loop: answered where everything is at hand, handed back where anything would be waited for."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.engine.conftest import DIM
+from vecdb.arguments import search_request
+from vecdb.engine.database import EmbeddedDatabase
+from vecdb.engine.options import EngineOptions
+from vecdb.errors import Corruption, InvalidArgument
+
+UNVERIFIED = EngineOptions(memtable_size_bytes=64 * 400, graph_rows_min=40, kernels="cpu", verify_ahead_bytes_max=0)
+
+
+def request_for(query, k=5, **arguments):
+    given = {
+        "field": None, "where": None, "params": None, "recall": None, "ef": None, "with_payloads": True,
+        "with_vectors": False, "read_after_seq": 0,
+    }  # fmt: skip
+    return search_request(query, k, batch=False, **(given | arguments))
+
+
+def at_once(database, query, name="c", collection_id="", **arguments):
+    hits = database.run_search_at_once(name, collection_id, request_for(query, **arguments))
+    return None if hits is None else hits[0].ids
+
+
+def until_at_once(database, query, **arguments):
+    """The ids, once what a search has asked for is verified in the background."""
+    end = time.monotonic() + 30
+    while (found := at_once(database, query, **arguments)) is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture
+def filled(open_database, vectors):
+    """A collection of several segments with graphs, and rows in memory; nothing was searched yet."""
+    with open_database() as database:
+        collection = database.create_collection("c", DIM)
+        for start in range(0, 600, 50):
+            collection.upsert(range(start, start + 50), vectors[start : start + 50], [{"n": 1}] * 50)
+        collection.wait_indexed()
+        collection.upsert(range(600, 620), vectors[600:620])
+    return open_database()
+
+
+def test_what_was_searched_before_is_searched_at_once(filled, vectors):
+    collection = filled.collection("c")
+    assert collection.stats().segments > 1
+    assert at_once(filled, vectors[700]) is None
+    ids = collection.search(vectors[700], k=5).ids
+    assert until_at_once(filled, vectors[700]) == ids
+    assert until_at_once(filled, vectors[700], collection_id=collection.collection_id) == ids
+    hits = filled.run_search_at_once("c", "", request_for(vectors[3]))[0]
+    assert hits[0].payload == {"n": 1}
+
+
+def test_a_collection_that_was_closed_meanwhile_is_not_opened(open_database, vectors, monkeypatch):
+    options = EngineOptions(open_collections_max=1, kernels="cpu")
+    database = open_database(options)
+    for name in "ab":
+        database.create_collection(name, DIM).upsert(range(50), vectors[:50])
+    database.collection("a").search(vectors[0])
+    assert until_at_once(database, vectors[0], name="a")[0] == 0
+    database.collection("b").search(vectors[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedDatabase, "_open_collection", lambda *_: pytest.fail("opened"))
+        assert at_once(database, vectors[0], name="a") is None
+    database.collection("a").search(vectors[0])
+    assert until_at_once(database, vectors[0], name="a")[0] == 0
+
+
+def test_a_new_segment_and_a_new_graph_are_first_opened_elsewhere(filled, vectors):
+    collection = filled.collection("c")
+    collection.search(vectors[0])
+    until_at_once(filled, vectors[0])
+    collection.upsert(range(700, 900), vectors[700:900])
+    collection.wait_indexed()
+    assert at_once(filled, vectors[800]) is None
+    assert collection.search(vectors[800]).ids[0] == 800
+    assert until_at_once(filled, vectors[800])[0] == 800
+
+
+def test_what_is_not_verified_is_not_read_at_once(open_database, vectors):
+    with open_database() as database:
+        collection = database.create_collection("c", DIM)
+        collection.upsert(range(300), vectors[:300])
+        collection.flush()
+    database = open_database(UNVERIFIED)
+    database.collection("c").search(vectors[0])
+    time.sleep(0.1)
+    assert at_once(database, vectors[0]) is None
+
+
+def test_few_vectors_need_no_codes(open_database, vectors):
+    with open_database() as database:
+        collection = database.create_collection("c", DIM)
+        collection.upsert(range(4), vectors[:4])
+        collection.flush()
+    database = open_database()
+    assert database.collection("c").stats().segments == 1
+    database.collection("c").search(vectors[0], k=5)
+    assert until_at_once(database, vectors[0], k=5)[0] == 0
+
+
+def test_what_would_wait_or_fails_is_left_to_the_search_itself(filled, vectors):
+    collection = filled.collection("c")
+    collection.search(vectors[0])
+    until_at_once(filled, vectors[0])
+    last = collection.stats().last_seq
+    assert at_once(filled, vectors[0], read_after_seq=last) is not None
+    assert at_once(filled, vectors[0], read_after_seq=last + 1) is None
+    assert at_once(filled, vectors[0], where="n = 1") is None
+    assert at_once(filled, vectors[0], name="nobody") is None
+    assert at_once(filled, vectors[0], collection_id="0" * 16) is None
+    with pytest.raises(InvalidArgument, match="dimensions"):
+        at_once(filled, vectors[0, :3])
+    filled.drop_collection("c")
+    assert at_once(filled, vectors[0]) is None
+    filled.close()
+    assert at_once(filled, vectors[0]) is None
+
+
+@pytest.mark.parametrize("role", ["ids", "payload"])
+@pytest.mark.parametrize("with_payloads", [True, False])
+def test_a_damaged_file_of_a_segment_without_hits_is_not_needed(open_database, tmp_path, role, with_payloads):
+    near, far = np.eye(DIM, dtype=np.float32), 100 + np.eye(DIM, dtype=np.float32)
+    with open_database(UNVERIFIED) as database:
+        collection = database.create_collection("c", DIM, "l2")
+        collection.upsert(range(DIM), near, [{"n": 1}] * DIM)
+        collection.flush()
+        collection.upsert(range(DIM, 2 * DIM), far, [{"n": 2}] * DIM)
+        collection.flush()
+    (file,) = tmp_path.glob(f"db/collections/*/0000000002.{role}.0")
+    file.unlink()
+    collection = open_database(UNVERIFIED).collection("c")
+    hits = collection.search(near[3], k=4, with_payloads=with_payloads)
+    assert hits.ids[0] == 3
+    assert max(hits.ids) < DIM
+    if role == "ids" or with_payloads:
+        with pytest.raises(Corruption):
+            collection.search(far[3], k=4, with_payloads=with_payloads)
