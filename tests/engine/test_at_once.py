@@ -7,9 +7,14 @@ import pytest
 
 from tests.engine.conftest import DIM
 from vecdb.arguments import search_request
+from vecdb.engine import store
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
-from vecdb.errors import Corruption, InvalidArgument
+from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument
+from vecdb.kernels.cpu import CpuKernels
+from vecdb.query import execute
+from vecdb.schema import CollectionSchema, IndexSpec, VectorField
+from vecdb.storage.array_file import ArrayFile
 
 UNVERIFIED = EngineOptions(memtable_size_bytes=64 * 400, graph_rows_min=40, kernels="cpu", verify_ahead_bytes_max=0)
 
@@ -96,15 +101,115 @@ def test_what_is_not_verified_is_not_read_at_once(open_database, vectors):
     assert at_once(database, vectors[0]) is None
 
 
-def test_few_vectors_need_no_codes(open_database, vectors):
+def _few(collection, vectors):
+    collection.upsert(range(4), vectors[:4])
+
+
+def _many(collection, vectors):
+    for start in range(0, 600, 50):
+        collection.upsert(range(start, start + 50), vectors[start : start + 50])
+
+
+def _all_again(collection, vectors):
+    _many(collection, vectors)
+    collection.flush()
+    _many(collection, vectors)
+
+
+def _most_deleted(collection, vectors):
+    _many(collection, vectors)
+    collection.flush()
+    collection.delete(range(20, 600))
+
+
+def _all_deleted(collection, vectors):
+    _many(collection, vectors)
+    collection.flush()
+    collection.delete(range(600))
+
+
+FILLINGS = {each.__name__.strip("_"): each for each in (_few, _many, _all_again, _most_deleted, _all_deleted)}
+
+
+@pytest.mark.parametrize("filling", FILLINGS)
+@pytest.mark.parametrize("index", ["hnsw", "flat"])
+@pytest.mark.parametrize("arguments", [{}, {"recall": 1.0}, {"k": 250}, {"ef": 500}], ids=str)
+def test_whatever_the_plan_a_search_is_soon_made_at_once(open_database, vectors, filling, index, arguments):
+    with open_database() as database:
+        collection = database.create_collection("c", DIM, index=IndexSpec.parse(index))
+        FILLINGS[filling](collection, vectors)
+        collection.wait_indexed()
+    database = open_database()
+    database.collection("c").upsert(["in memory"], vectors[999:])
+    expected = database.collection("c").search(vectors[900], **({"k": 5} | arguments)).ids
+    assert until_at_once(database, vectors[900], **arguments) == expected
+
+
+def test_fields_that_are_not_searched_need_not_be_open(open_database, vectors):
+    schema = CollectionSchema((VectorField(DIM, name="a"), VectorField(DIM, name="b")))
+    with open_database() as database:
+        collection = database.create_collection("c", schema=schema)
+        for start in range(0, 600, 50):
+            both = {"a": vectors[start : start + 50], "b": vectors[start : start + 50]}
+            # Later segments lack the field that is searched, but for a few points.
+            few = {"a": [*vectors[start : start + 2], *[None] * 48], "b": vectors[start : start + 50]}
+            collection.upsert(range(start, start + 50), both if start < 200 else few)
+        collection.wait_indexed()
+    database = open_database()
+    database.collection("c").search(vectors[0], field="a")
+    assert until_at_once(database, vectors[0], field="a")[0] == 0
+
+
+def test_a_graph_that_comes_between_planning_and_searching_is_left_alone(filled, vectors, monkeypatch):
+    """The structures are those of the plan, whatever is attached meanwhile."""
+    collection = filled.collection("c")
+    collection.search(vectors[0])
+    before = until_at_once(filled, vectors[0])
+    planned = store.plan_at_once
+
+    def attaching(state, view, request):
+        search = planned(state, view, request)
+        for segment in view.segments:
+            for file in segment.reader.entry.files:
+                segment.reader.attach(file)
+        monkeypatch.setattr(ArrayFile, "open", lambda *_, **__: pytest.fail("opened"))
+        return search
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "plan_at_once", attaching)
+        assert at_once(filled, vectors[0], with_payloads=False) == before
+
+
+def test_one_damaged_file_does_not_keep_the_others_from_being_verified(open_database, vectors, tmp_path):
     with open_database() as database:
         collection = database.create_collection("c", DIM)
-        collection.upsert(range(4), vectors[:4])
-        collection.flush()
+        for start in range(0, 600, 50):
+            collection.upsert(range(start, start + 50), vectors[start : start + 50])
+        collection.wait_indexed()
+        assert collection.stats().segments > 1
+    (file,) = tmp_path.glob("db/collections/*/0000000001.seqs.0")
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.chmod(0o600)
+    file.write_bytes(damaged)
     database = open_database()
-    assert database.collection("c").stats().segments == 1
-    database.collection("c").search(vectors[0], k=5)
-    assert until_at_once(database, vectors[0], k=5)[0] == 0
+    database.collection("c").search(vectors[0])
+    assert until_at_once(database, vectors[0])[0] == 0
+
+
+def test_what_has_to_be_compiled_or_scanned_for_long_is_not_made_at_once(filled, vectors, monkeypatch):
+    filled.collection("c").search(vectors[0])
+    until_at_once(filled, vectors[0])
+    for verb in ("scan_topk", "search_graph", "rerank", "merge"):
+        with monkeypatch.context() as patch:
+            patch.setattr(CpuKernels, "is_ready", lambda _self, *verbs, verb=verb: verb not in verbs)
+            assert at_once(filled, vectors[0]) is None
+    with monkeypatch.context() as patch:
+        # The 20 rows in memory are scanned.
+        patch.setattr(execute, "SCANNED_BYTES_MAX", 4 * 20 * DIM)
+        assert at_once(filled, vectors[0]) is not None
+        patch.setattr(execute, "SCANNED_BYTES_MAX", 4 * 20 * DIM - 1)
+        assert at_once(filled, vectors[0]) is None
 
 
 def test_what_would_wait_or_fails_is_left_to_the_search_itself(filled, vectors):
@@ -115,6 +220,7 @@ def test_what_would_wait_or_fails_is_left_to_the_search_itself(filled, vectors):
     assert at_once(filled, vectors[0], read_after_seq=last) is not None
     assert at_once(filled, vectors[0], read_after_seq=last + 1) is None
     assert at_once(filled, vectors[0], where="n = 1") is None
+    assert at_once(filled, vectors[0], with_vectors=True) is None
     assert at_once(filled, vectors[0], name="nobody") is None
     assert at_once(filled, vectors[0], collection_id="0" * 16) is None
     with pytest.raises(InvalidArgument, match="dimensions"):
@@ -122,7 +228,8 @@ def test_what_would_wait_or_fails_is_left_to_the_search_itself(filled, vectors):
     filled.drop_collection("c")
     assert at_once(filled, vectors[0]) is None
     filled.close()
-    assert at_once(filled, vectors[0]) is None
+    with pytest.raises(FailedPrecondition):
+        at_once(filled, vectors[0])
 
 
 @pytest.mark.parametrize("role", ["ids", "payload"])

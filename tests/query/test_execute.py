@@ -11,7 +11,7 @@ from vecdb.bitmap import Bitmap
 from vecdb.index.flat import FlatIndex
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.kernels.reference import ReferenceKernels
-from vecdb.query.execute import PartSearch, search_parts
+from vecdb.query.execute import PartSearch, plan_parts, search_parts
 from vecdb.segment.vectors import FieldVectors
 from vecdb.types import Metric
 
@@ -22,8 +22,8 @@ class Part:
 
     vectors: FieldVectors
     kernels: object
-    has_codes = False
-    has_graph = False
+    has_codes = has_open_codes = False
+    has_graph = has_open_graph = False
     verified = True
 
     @property
@@ -71,7 +71,7 @@ def test_the_nearest_rows_of_all_parts(kernels, parts, k, nq, seed):
             for row, vector in zip(np.flatnonzero(has_vector), vectors, strict=True)
             if allowed is None or allowed[row]
         ]
-    ranked = search_parts(searches, queries, k, 0.95, None, kernels)
+    ranked = search_parts(plan_parts(searches, k, 0.95, None), queries, k, kernels)
     assert ranked.parts.shape == ranked.rows.shape == ranked.distances.shape == (nq, k)
     for line, query in enumerate(queries):
         right = sorted((float(((query - vector) ** 2).sum()), number, row) for number, row, vector in rows_of)[:k]

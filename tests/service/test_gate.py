@@ -244,6 +244,30 @@ def test_only_searches_that_proved_short_run_in_the_event_loop(loop, database):
         assert server.measures.methods["Search"].short == 3
 
 
+def test_a_search_that_is_handed_back_runs_in_a_thread_within_the_same_time(loop, database):
+    with serving(loop, database, short_search_s=0.5, deadline_s=0.4) as server, stub_of(server.address) as stub:
+        stub.Write(write_message([1, 2, 3]))
+        stub.Search(search_message())
+        asked = []
+
+        def hand_back(*_arguments):
+            asked.append(threading.current_thread().name)
+            time.sleep(pause_s)
+
+        database.run_search_at_once = hand_back
+        pause_s = 0.0
+        stub.Search(search_message())
+        assert asked == ["tests-loop"]
+        assert [name for verb, name in database.threads if verb == "search"][-1].startswith("vecdb-read")
+        assert server.measures.methods["Search"].short == 0
+        # Neither part alone takes as long as is allowed.
+        pause_s = 0.3
+        database.before = lambda _verb: time.sleep(0.3)
+        code, error = failure_of(lambda: stub.Search(search_message()))
+        assert (code, error.field) == (grpc.StatusCode.DEADLINE_EXCEEDED, "deadline_s")
+        assert asked == ["tests-loop"] * 2
+
+
 def test_filtered_searches_and_everything_else_run_in_threads(stub, database):
     stub.Write(write_message([1], {"a": 1}))
     filtered = search_message()

@@ -161,8 +161,9 @@ class EmbeddedDatabase(Database):
 
     def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
         """As ``Database.run_search_at_once``."""
+        self._check_open()
         entry = self._catalogue.entries.get(name)
-        if self._closed or entry is None or collection_id not in ("", entry.collection_id):
+        if entry is None or collection_id not in ("", entry.collection_id):
             return None
         slot = self._open.take_if_open(entry.collection_id)
         if slot is None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from vecdb.bitmap import Bitmap
 from vecdb.engine.matching import allowed_rows, bind
 from vecdb.engine.read import vectors_of
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
-from vecdb.query.execute import PartSearch, Ranked, SearchablePart, search_parts
+from vecdb.query.execute import (
+    PartSearch,
+    PlannedPart,
+    Ranked,
+    SearchablePart,
+    is_at_hand,
+    plan_parts,
+    search_parts,
+)
 from vecdb.requests import SearchRequest, check_vectors
 from vecdb.results import Hits
 from vecdb.schema import VectorField
@@ -20,8 +28,30 @@ from vecdb.segment.vectors import comparable
 from vecdb.types import F32Array, Metric, PointId
 
 
-def run_search(state: CollectionState, view: View, request: SearchRequest, unindexed_rows: int) -> list[Hits]:
-    """One ranking a query.
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search of one view, planned.
+
+    Attributes
+    ----------
+    declared
+        The field that is searched.
+    queries
+        (nq, dim) float32 as the field's vectors are stored.
+    parts
+        The parts of the view that have live rows; ``planned`` numbers these.
+    planned
+        How they are searched, on the structures that they had then.
+    """
+
+    declared: VectorField
+    queries: F32Array
+    parts: Sequence[PartView]
+    planned: Sequence[PlannedPart]
+
+
+def plan_search(state: CollectionState, view: View, request: SearchRequest) -> Search:
+    """Check a search and plan it; evaluates its filter.
 
     Raises
     ------
@@ -30,30 +60,84 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
     Corruption
         A file that the search needs is damaged.
     """
-    declared = state.manifest.schema.vector(request.field)
-    lengths = check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
+    declared, queries = _checked(state, request)
     where = bind(request.where)
-    if request.queries.shape[0] == 0:
-        return []
+    parts: list[PartView] = []
+    searches: list[PartSearch] = []
+    for part in view.parts if queries.shape[0] else ():
+        if part.rows == 0 or part.live.count() == 0:
+            continue
+        parts.append(part)
+        allowed = allowed_rows(state, part, where)
+        if isinstance(part, SegmentView):
+            field: SearchablePart = part.reader.field(declared.name)
+        else:
+            field = MemtableField(part, declared, state.kernels)
+        searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
+    return _planned(state, request, declared, queries, parts, searches)
+
+
+def plan_at_once(state: CollectionState, view: View, request: SearchRequest) -> Search | None:
+    """The same for a search that can be run where nothing may be waited for; ``None`` for any other.
+
+    All that it reads is open and verified, its kernels are compiled, and it scans little. What it has to read from the
+    disk is whatever mapped pages are not in memory.
+    """
+    if request.where is not None or request.with_vectors:
+        return None
+    declared, queries = _checked(state, request)
     parts: list[PartView] = []
     searches: list[PartSearch] = []
     for part in view.parts:
-        if part.rows == 0:
+        if part.rows == 0 or part.live.count() == 0:
             continue
-        allowed: Bitmap | None = allowed_rows(state, part, where)
-        if allowed is not None and allowed.count() == part.rows:
-            allowed = None
         parts.append(part)
-        searches.append(PartSearch(_searchable(state, part, declared), allowed))
-    ranked = search_parts(
-        searches,
-        comparable(request.queries, lengths, declared),
-        request.k,
-        request.recall,
-        request.ef,
-        state.kernels,
-        state.options.graph_rows_min,
-    )
+        if isinstance(part, SegmentView):
+            field: SearchablePart | None = part.reader.open_field(declared.name)
+            if field is None:
+                return None
+        else:
+            field = MemtableField(part, declared, state.kernels)
+        live = part.live.bitmap()
+        searches.append(PartSearch(field, None if live.count() == part.rows else live))
+    search = _planned(state, request, declared, queries, parts, searches)
+    for each in search.planned:
+        part = parts[each.number]
+        if isinstance(part, SegmentView) and not part.reader.has_open_rows(request.with_payloads):
+            return None
+    return search if is_at_hand(search.planned, queries, state.kernels) else None
+
+
+def _checked(state: CollectionState, request: SearchRequest) -> tuple[VectorField, F32Array]:
+    declared = state.manifest.schema.vector(request.field)
+    lengths = check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
+    return declared, comparable(request.queries, lengths, declared)
+
+
+def _planned(
+    state: CollectionState,
+    request: SearchRequest,
+    declared: VectorField,
+    queries: F32Array,
+    parts: Sequence[PartView],
+    searches: Sequence[PartSearch],
+) -> Search:
+    planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
+    return Search(declared, queries, parts, planned)
+
+
+def run_search(state: CollectionState, search: Search, request: SearchRequest, unindexed_rows: int) -> list[Hits]:
+    """One ranking a query.
+
+    Raises
+    ------
+    Corruption
+        A file that the search needs is damaged.
+    """
+    if search.queries.shape[0] == 0:
+        return []
+    parts = search.parts
+    ranked = search_parts(search.planned, search.queries, request.k, state.kernels)
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
     payloads: dict[int, Callable[[int], bytes]] = {}
@@ -61,29 +145,12 @@ def run_search(state: CollectionState, view: View, request: SearchRequest, unind
     if request.with_payloads:
         _ensure_payloads(ranked, parts, found)
         payloads = {number: parts[number].payload_getter() for number in found}
-    scores, distances = outside(ranked.distances, declared.metric)
+    scores, distances = outside(ranked.distances, search.declared.metric)
     ids = {number: parts[number].id_getter() for number in found}
     return [
         _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
-        for number in range(request.queries.shape[0])
+        for number in range(search.queries.shape[0])
     ]
-
-
-def is_ready(state: CollectionState, view: View, request: SearchRequest) -> bool:
-    """Whether ``run_search`` would find all it needs open and verified, and evaluate no filter."""
-    if request.where is not None:
-        return False
-    declared = state.manifest.schema.vector(request.field)
-    return all(
-        segment.rows == 0 or segment.reader.is_ready(declared.name, request.k, request.with_payloads)
-        for segment in view.segments
-    )
-
-
-def _searchable(state: CollectionState, part: PartView, declared: VectorField) -> SearchablePart:
-    if isinstance(part, SegmentView):
-        return part.reader.field(declared.name)
-    return MemtableField(part, declared, state.kernels)
 
 
 def _hits(

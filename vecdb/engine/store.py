@@ -15,7 +15,7 @@ from vecdb.engine.matching import bind, count_matching
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.read import run_get, run_scroll
 from vecdb.engine.recovery import open_collection_state
-from vecdb.engine.search import is_ready, run_search
+from vecdb.engine.search import plan_at_once, plan_search, run_search
 from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
@@ -91,18 +91,15 @@ class OpenCollection:
         """One ranking a query."""
         check_search(request)
         self._verifier.schedule()
-        return self._search(self._view_after(request.read_after_seq), request)
+        search = plan_search(self._state, self._view_after(request.read_after_seq), request)
+        return run_search(self._state, search, request, self._indexer.unindexed_rows())
 
     def search_at_once(self, request: SearchRequest) -> list[Hits] | None:
         """The same where nothing has to be waited for, opened or verified; otherwise ``None``, at once."""
         check_search(request)
         view = self._state.view
-        if view.seq < request.read_after_seq or not is_ready(self._state, view, request):
-            return None
-        return self._search(view, request)
-
-    def _search(self, view: View, request: SearchRequest) -> list[Hits]:
-        return run_search(self._state, view, request, self._indexer.unindexed_rows())
+        search = None if view.seq < request.read_after_seq else plan_at_once(self._state, view, request)
+        return None if search is None else run_search(self._state, search, request, self._indexer.unindexed_rows())
 
     def _view_after(self, seq: int) -> View:
         state = self._state

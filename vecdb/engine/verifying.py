@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
 from vecdb.errors import VecdbError
+from vecdb.segment.layout import SegmentFile
+from vecdb.segment.reader import SegmentReader
 
 
 class Verifier:
@@ -55,11 +57,15 @@ class Verifier:
                         continue
                     self._seen.add(file.ref.name)
                     if size_bytes <= state.options.verify_ahead_bytes_max:
-                        segment.reader.array_file(file.role, file.field).verify()
-        except VecdbError as error:
-            # Searches that need the damaged rows fail by themselves; the others go on.
-            state.events.report("verification_failed", level=logging.ERROR, file=error.field)
+                        self._verify(segment.reader, file)
         finally:
             with self._idle:
                 self._running = False
                 self._idle.notify_all()
+
+    def _verify(self, reader: SegmentReader, file: SegmentFile) -> None:
+        try:
+            reader.array_file(file.role, file.field).verify()
+        except VecdbError as error:
+            # Searches that need the damaged rows fail by themselves; the others go on, and so do the other files.
+            self._state.events.report("verification_failed", level=logging.ERROR, file=error.field)

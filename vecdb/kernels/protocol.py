@@ -274,6 +274,10 @@ class Kernels(Protocol):
         """The device and instruction set, for people."""
         ...
 
+    def is_ready(self, *verbs: str) -> bool:
+        """Whether these verbs run at once; one that is not ready is compiled when it is first used."""
+        ...
+
     def scan_topk(
         self, vectors: F32Array, queries: F32Array, metric: Metric, k: int, allowed: U64Array | None = None
     ) -> TopK:

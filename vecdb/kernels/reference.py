@@ -45,6 +45,11 @@ class ReferenceKernels:
         """Always "reference"."""
         return "reference"
 
+    def is_ready(self, *verbs: str) -> bool:
+        """Always: nothing is compiled."""
+        del verbs
+        return True
+
     def scan_topk(
         self, vectors: F32Array, queries: F32Array, metric: Metric, k: int, allowed: U64Array | None = None
     ) -> TopK:

@@ -20,6 +20,9 @@ from vecdb.query.plan import GRAPH_ROWS_MIN, PartFacts, PartPlan, Strategy, plan
 from vecdb.segment.vectors import FieldVectors
 from vecdb.types import F32Array, I32Array, I64Array, TopK
 
+SCANNED_BYTES_MAX = 32 * 2**20
+"""A search at once reads no more vectors and codes than this, one after the other: a few milliseconds."""
+
 
 class SearchablePart(Protocol):
     """The vectors of one field in one segment or memtable."""
@@ -48,8 +51,16 @@ class SearchablePart(Protocol):
         """A walk through the graph."""
 
     @property
+    def has_open_codes(self) -> bool:
+        """Whether ``scan`` opens no file."""
+
+    @property
+    def has_open_graph(self) -> bool:
+        """Whether ``graph`` opens no file."""
+
+    @property
     def verified(self) -> bool:
-        """Whether nothing is left to verify."""
+        """Whether none of the vectors is left to verify."""
 
     def ensure(self, slots: I64Array | None) -> None:
         """Verify vectors before they are read."""
@@ -61,6 +72,25 @@ class PartSearch:
 
     part: SearchablePart
     allowed_rows: Bitmap | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPart:
+    """How one part is searched.
+
+    Attributes
+    ----------
+    number
+        Its place among all parts.
+    allowed
+        The slots that may be returned, ``count`` in number; ``None`` for all.
+    """
+
+    number: int
+    part: SearchablePart
+    plan: PartPlan
+    allowed: Bitmap | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +119,43 @@ class Ranked:
     hops: int
 
 
-def search_parts(
-    searches: Sequence[PartSearch],
-    queries: F32Array,
-    k: int,
-    recall: float,
-    ef: int | None,
-    kernels: Kernels,
-    graph_rows_min: int = GRAPH_ROWS_MIN,
-) -> Ranked:
+def plan_parts(
+    searches: Sequence[PartSearch], k: int, recall: float, ef: int | None, graph_rows_min: int = GRAPH_ROWS_MIN
+) -> list[PlannedPart]:
+    """How to search each part for ``k`` hits; parts with nothing to find are left out."""
+    planned: list[PlannedPart] = []
+    for number, search in enumerate(searches):
+        part = search.part
+        allowed = part.vectors.allowed_slots(search.allowed_rows)
+        count = part.slots if allowed is None else allowed.count()
+        plan = plan_part(PartFacts(part.slots, count, part.has_codes, part.has_graph), k, recall, ef, graph_rows_min)
+        if plan.strategy is not Strategy.NOTHING:
+            planned.append(PlannedPart(number, part, plan, None if count == part.slots else allowed, count))
+    return planned
+
+
+def is_at_hand(planned: Sequence[PlannedPart], queries: F32Array, kernels: Kernels) -> bool:
+    """Whether the search opens, verifies and compiles nothing, and scans no more than ``SCANNED_BYTES_MAX``."""
+    scanned_bytes = 0
+    for each in planned:
+        part = each.part
+        if not part.verified:
+            return False
+        match each.plan.strategy:
+            case Strategy.EXACT:
+                ready = kernels.is_ready("scan_topk")
+                scanned_bytes += 4 * each.count * queries.size
+            case Strategy.SCAN:
+                ready = part.has_open_codes and kernels.is_ready("quantise", "scan_codes", "rerank")
+                scanned_bytes += each.count * queries.size
+            case _:
+                ready = part.has_open_graph and kernels.is_ready("quantise", "search_graph", "rerank")
+        if not ready:
+            return False
+    return scanned_bytes <= SCANNED_BYTES_MAX and kernels.is_ready("merge")
+
+
+def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kernels: Kernels) -> Ranked:
     """The k nearest allowed rows of all parts.
 
     Parameters
@@ -108,30 +166,22 @@ def search_parts(
         What merges the rankings of the parts.
     """
     answers: list[TopK] = []
-    numbers: list[int] = []
     used: dict[str, None] = {}
     weighted_recall = 0.0
     weight = 0
     fallbacks = computations = hops = 0
-    for number, search in enumerate(searches):
-        part = search.part
-        allowed = part.vectors.allowed_slots(search.allowed_rows)
-        count = part.slots if allowed is None else allowed.count()
-        plan = plan_part(PartFacts(part.slots, count, part.has_codes, part.has_graph), k, recall, ef, graph_rows_min)
-        if plan.strategy is Strategy.NOTHING:
-            continue
-        answer, short = _search_part(part, plan, queries, k, None if count == part.slots else allowed, count)
-        used[plan.strategy.value] = None
+    for each in planned:
+        answer, short = _search_part(each, queries, k)
+        used[each.plan.strategy.value] = None
         if short:
             used[Strategy.SCAN.value] = None
             fallbacks += short
-        weighted_recall += plan.recall_estimate * count
-        weight += count
+        weighted_recall += each.plan.recall_estimate * each.count
+        weight += each.count
         computations += answer.distance_computations
         hops += answer.hops
-        numbers.append(number)
         answers.append(answer.topk)
-    parts, rows, distances = _merged(searches, numbers, answers, queries.shape[0], k, kernels)
+    parts, rows, distances = _merged(planned, answers, queries.shape[0], k, kernels)
     return Ranked(
         parts,
         rows,
@@ -144,10 +194,9 @@ def search_parts(
     )
 
 
-def _search_part(
-    part: SearchablePart, plan: PartPlan, queries: F32Array, k: int, allowed: Bitmap | None, count: int
-) -> tuple[IndexAnswer, int]:
+def _search_part(planned: PlannedPart, queries: F32Array, k: int) -> tuple[IndexAnswer, int]:
     """The answer of one part, and how many queries the graph left short."""
+    part, plan, allowed = planned.part, planned.plan, planned.allowed
     ensure = None if part.verified else part.ensure
     if plan.strategy is Strategy.EXACT:
         part.ensure(None if allowed is None else allowed.rows())
@@ -155,7 +204,7 @@ def _search_part(
     if plan.strategy is Strategy.SCAN:
         return part.scan.search(queries, k, allowed=allowed, ensure=ensure), 0
     answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=ensure)
-    wanted = min(k, count)
+    wanted = min(k, planned.count)
     if answer.fewest >= wanted:
         return answer, 0
     # Rows come first and gaps last, so the last place that should be filled tells.
@@ -167,25 +216,18 @@ def _search_part(
 
 
 def _merged(
-    searches: Sequence[PartSearch],
-    numbers: Sequence[int],
-    answers: Sequence[TopK],
-    nq: int,
-    k: int,
-    kernels: Kernels,
+    planned: Sequence[PlannedPart], answers: Sequence[TopK], nq: int, k: int, kernels: Kernels
 ) -> tuple[I32Array, I64Array, F32Array]:
-    """Parts, rows and distances, each (nq, k), of the nearest; ``numbers`` are the parts that the answers are of."""
+    """Parts, rows and distances, each (nq, k), of the nearest."""
     if not answers:
         return np.full((nq, k), -1, np.int32), np.full((nq, k), -1, np.int64), np.full((nq, k), np.inf, np.float32)
     merged = kernels.merge(answers)
-    parts = merged.sources
-    if len(numbers) < len(searches):
-        # The last entry is for -1.
-        parts = np.array([*numbers, -1], np.int32)[parts]
+    # The last entry is for -1.
+    parts = np.array([*(each.number for each in planned), -1], np.int32)[merged.sources]
     rows = merged.slots.astype(np.int64)
-    for number in numbers:
-        vectors = searches[number].part.vectors
+    for each in planned:
+        vectors = each.part.vectors
         if vectors.slot_rows is not None:
-            of = parts == number
+            of = parts == each.number
             rows[of] = vectors.rows_of(rows[of])
     return parts, rows, merged.distances

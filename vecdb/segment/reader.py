@@ -178,13 +178,14 @@ class SegmentReader:
                 self._fields[name] = found
         return found
 
-    def is_ready(self, name: str, k: int, with_payloads: bool) -> bool:
-        """Whether a search of a field for ``k`` hits finds everything open and verified; opens nothing itself."""
-        found = self._fields.get(name)
-        if found is None or not found.is_ready(k) or (Role.IDS, "") not in self._files:
-            return False
+    def open_field(self, name: str) -> SegmentField | None:
+        """The same if it was asked for before: opens nothing."""
+        return self._fields.get(name)
+
+    def has_open_rows(self, with_payloads: bool) -> bool:
+        """Whether the ids, and the payloads too, are open and verified."""
         payloads = self._files.get((Role.PAYLOAD, ""))
-        return not with_payloads or (payloads is not None and payloads.verified)
+        return (Role.IDS, "") in self._files and (not with_payloads or (payloads is not None and payloads.verified))
 
     def verify(self, file: SegmentFile) -> None:
         """Check every byte of one file, in a fresh look at the disk."""
@@ -192,7 +193,7 @@ class SegmentReader:
 
 
 class SegmentField:
-    """One vector field of one segment."""
+    """One vector field of one segment, and what searched it when this was made."""
 
     def __init__(self, reader: SegmentReader, declared: VectorField, kernels: Kernels) -> None:
         self._file = reader.array_file(Role.VECTORS, declared.name)
@@ -216,6 +217,8 @@ class SegmentField:
             )
         self.vectors = FieldVectors(vectors, norms, slot_rows)
         self.slots = vectors.shape[0]
+        # One that is attached later comes with another SegmentField.
+        self.has_graph = reader.entry.file(Role.GRAPH, declared.name) is not None
         self._reader = reader
         self._declared = declared
         self._kernels = kernels
@@ -243,16 +246,14 @@ class SegmentField:
         return True
 
     @property
-    def has_graph(self) -> bool:
-        """Whether a graph is attached."""
-        return self._graph is not None or self._reader.entry.file(Role.GRAPH, self._declared.name) is not None
+    def has_open_codes(self) -> bool:
+        """Whether the codes were opened before."""
+        return self._codes is not None
 
-    def is_ready(self, k: int) -> bool:
-        """Whether whatever searches the field for ``k`` hits exists, and its vectors are verified."""
-        if not self._file.verified:
-            return False
-        # With no more than k vectors nothing but these is read.
-        return self._graph is not None or (not self.has_graph and (self._codes is not None or self.slots <= k))
+    @property
+    def has_open_graph(self) -> bool:
+        """Whether the graph was opened before."""
+        return self._graph is not None
 
     @property
     def exact(self) -> FlatIndex:

@@ -2,7 +2,8 @@
 
 A search in the event loop saves two changes of thread, and needs no other that contends for the interpreter, but it
 holds up every other request. So only a kind of search that has proved short runs there: one query, of a kind that was
-seen, without a filter (whose first evaluation may read every payload), and that waits for no write.
+seen, without a filter (whose first evaluation may read every payload), without vectors in the answer, and that waits
+for no write.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ GROUP_MAX = 16
 """Searches of one batch in the event loop: more would save little, and make the first wait for the last."""
 HELD_S_MAX = 0.005
 """A batch that is expected to hold the event loop for longer has fewer searches."""
+HELD_S_OUTRAGEOUS = 0.05
+"""Where one held the loop for longer, what was known of its kind is not true any more."""
 
 _SHORT_K_MAX = 100
 """A longer ranking is never answered in the event loop: its payloads may be long to read and to encode."""
@@ -41,7 +44,9 @@ class SearchCosts:
 
     def is_short(self, request: vecdb_pb2.SearchRequest) -> bool:
         """Whether the search may run in the event loop."""
-        if request.query_count != 1 or request.k > _SHORT_K_MAX or request.HasField("where") or request.read_after_seq:
+        if request.query_count != 1 or request.k > _SHORT_K_MAX or request.with_vectors:
+            return False
+        if request.HasField("where") or request.read_after_seq:
             return False
         return self._query_s.get(_kind(request), self._short_search_s) < self._short_search_s
 
@@ -51,7 +56,7 @@ class SearchCosts:
         return max(1, min(GROUP_MAX, int(HELD_S_MAX / max(query_s, 1e-9))))
 
     def forget(self, request: vecdb_pb2.SearchRequest) -> None:
-        """Forget a kind, one of which failed: until another has succeeded in a thread, none is short."""
+        """Forget a kind: until another search has told in a thread what it costs, none is short."""
         self._query_s.pop(_kind(request), None)
 
     def record(self, request: vecdb_pb2.SearchRequest, seconds: float, queries: int) -> None:

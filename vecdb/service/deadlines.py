@@ -12,16 +12,21 @@ from vecdb.errors import DeadlineExceeded
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Seconds from now.
+    """The end of a request's time.
 
     Attributes
     ----------
+    at
+        By the clock of the event loop.
+    seconds
+        How long that was from the beginning.
     field
         What an error names: the option or the field that set it.
     whose
         The same in words.
     """
 
+    at: float
     seconds: float
     field: str = "deadline_s"
     whose: str = "the server's deadline"
@@ -38,7 +43,7 @@ class Deadline:
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Raise the error where the block takes longer."""
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout_at(self.at):
                 yield
         except TimeoutError:
             raise self.error(name) from None

@@ -72,7 +72,6 @@ class Gate:
         self.measures = Measures(tuple(METHODS))
         self._database = database
         self._options = options
-        self._deadline = Deadline(options.deadline_s)
         self._costs = SearchCosts(options.short_search_s)
         self._groups = SearchGroups(database, self._costs)
         self._sessions: set[Session] = set()
@@ -238,8 +237,9 @@ class Gate:
 
     async def _search(self, request: vecdb_pb2.SearchRequest, encode: Encode, timeout_s: float = 0.0) -> bytes:
         """The reply to a search as ``encode`` makes bytes of it; ``timeout_s`` is the caller's, where it says so."""
+        deadline = self._search_deadline(timeout_s)
         if self._costs.is_short(request):
-            at_once = await self._groups.answer(request, encode, self._search_deadline(timeout_s))
+            at_once = await self._groups.answer(request, encode, deadline)
             if at_once is not None:
                 self.measures.methods["Search"].short += 1
                 return at_once
@@ -251,15 +251,20 @@ class Gate:
 
         # One that waits for a write must not take the threads of those that need not wait.
         work = Work.WAIT if request.read_after_seq else Work.READ
-        async with self._search_deadline(timeout_s).hold("Search"):
+        async with deadline.hold("Search"):
             reply, seconds = await asyncio.get_running_loop().run_in_executor(self._pools[work], timed)
         self._costs.record(request, seconds, request.query_count)
         return reply
 
     def _search_deadline(self, timeout_s: float) -> Deadline:
         if 0.0 < timeout_s < self._options.deadline_s:
-            return Deadline(timeout_s, "timeout_s", "its caller's timeout")
-        return self._deadline
+            now = asyncio.get_running_loop().time()
+            return Deadline(now + timeout_s, timeout_s, "timeout_s", "its caller's timeout")
+        return self._deadline()
+
+    def _deadline(self) -> Deadline:
+        seconds = self._options.deadline_s
+        return Deadline(asyncio.get_running_loop().time() + seconds, seconds)
 
     async def _bounded(self, name: str, method: Method, work: Callable[[], _Result]) -> _Result:
         """The result of ``work`` in a thread, within the server's deadline.
@@ -270,7 +275,7 @@ class Gate:
             return await asyncio.get_running_loop().run_in_executor(self._pools[method.work], work)
 
     def _held(self, name: str, method: Method) -> AbstractAsyncContextManager[None]:
-        return self._deadline.hold(name) if method.bounded else contextlib.nullcontext()
+        return self._deadline().hold(name) if method.bounded else contextlib.nullcontext()
 
     def _answer(self, method: Method, data: bytes) -> bytes:
         answer = cast(Unary, method.answer)

@@ -24,7 +24,7 @@ from vecdb.errors import InvalidArgument
 from vecdb.norms import is_ordinary
 from vecdb.requests import SearchRequest
 from vecdb.results import Hits
-from vecdb.service.costs import SearchCosts
+from vecdb.service.costs import HELD_S_OUTRAGEOUS, SearchCosts
 from vecdb.service.deadlines import Deadline
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.replies import encode_hits
@@ -35,14 +35,13 @@ Encode: TypeAlias = Callable[[vecdb_pb2.SearchReply], bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A search that waits for its batch; ``until`` is the end of its time by the loop's clock."""
+    """A search that waits for its batch."""
 
     message: vecdb_pb2.SearchRequest
     search: SearchRequest
     encode: Encode
     reply: asyncio.Future[bytes | None]
     deadline: Deadline
-    until: float
 
     def kind(self) -> Hashable:
         """Equal for searches that may go together: they differ only in the query."""
@@ -58,18 +57,22 @@ class _Waiting:
             message.ef,
             message.with_payloads,
             message.with_vectors,
-            # A query that may be refused, or that needs more careful arithmetic, goes alone.
-            None if is_ordinary(self.search.queries) else id(self),
+            self.goes_alone,
         )
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether its query may be refused, or needs more careful arithmetic than others."""
+        return not is_ordinary(self.search.queries)
 
     def settle(self, outcome: Outcome, now: float) -> None:
         """Give the outcome to whoever waits; a result that comes too late is none."""
         if self.reply.done():
             return
-        if isinstance(outcome, Exception):
-            self.reply.set_exception(outcome)
-        elif now > self.until:
+        if now > self.deadline.at:
             self.reply.set_exception(self.deadline.error("Search"))
+        elif isinstance(outcome, Exception):
+            self.reply.set_exception(outcome)
         else:
             self.reply.set_result(outcome)
 
@@ -96,53 +99,52 @@ class SearchGroups:
     def answer(
         self, message: vecdb_pb2.SearchRequest, encode: Encode, deadline: Deadline
     ) -> asyncio.Future[bytes | None]:
-        """The reply to a search as ``encode`` makes bytes of it, or what the search or ``encode`` raises.
+        """The reply to a search as ``encode`` makes bytes of it, or what ``encode`` raises.
 
-        ``None`` where the engine cannot answer at once; DeadlineExceeded where the answer comes too late.
+        ``None`` where the search cannot be answered here, or fails here: it is to be made in a thread, which tells.
+        DeadlineExceeded where the answer comes too late.
         """
         loop = asyncio.get_running_loop()
-        search = decode_search(message)
-        waiting = _Waiting(message, search, encode, loop.create_future(), deadline, loop.time() + deadline.seconds)
+        waiting = _Waiting(message, decode_search(message), encode, loop.create_future(), deadline)
+        kind = waiting.kind()
         if not self._waiting:
             loop.call_soon(self._answer_next, loop)
-        self._waiting.setdefault(waiting.kind(), collections.deque()).append(waiting)
+        self._waiting.setdefault(kind, collections.deque()).append(waiting)
         return waiting.reply
 
     def _answer_next(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer a batch of the kind that has waited longest; what is left of the kind goes behind the others."""
         kind = next(iter(self._waiting))
         queue = self._waiting.pop(kind)
-        message = queue[0].message
-        group_max = self._costs.group_max(message)
-        now = loop.time()
-        group: list[_Waiting] = []
-        while queue and len(group) < group_max:
-            waiting = queue.popleft()
-            if now > waiting.until:
-                waiting.settle(None, now)
-            elif not waiting.reply.done():
-                group.append(waiting)
+        group = self._group(queue, loop.time())
         if queue:
             self._waiting[kind] = queue
         if self._waiting:
             loop.call_soon(self._answer_next, loop)
         if not group:
             return
-        try:
-            started = time.perf_counter()
-            outcomes = self._outcomes(group)
-            seconds = time.perf_counter() - started
-            now = loop.time()
-            for waiting, outcome in zip(group, outcomes, strict=True):
-                waiting.settle(outcome, now)
-            if any(isinstance(each, Exception) and not isinstance(each, InvalidArgument) for each in outcomes):
-                self._costs.forget(message)
-            elif all(isinstance(each, bytes) for each in outcomes):
-                self._costs.record(message, seconds, len(group))
-        finally:
-            # Whatever happened, nobody waits for ever.
-            for waiting in group:
-                waiting.settle(RuntimeError("a batch of searches was not finished"), now)
+        started = time.perf_counter()
+        outcomes = self._outcomes(group)
+        seconds = time.perf_counter() - started
+        now = loop.time()
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            waiting.settle(outcome, now)
+        if seconds > HELD_S_OUTRAGEOUS or any(isinstance(each, Exception) for each in outcomes):
+            self._costs.forget(group[0].message)
+        elif None not in outcomes:
+            self._costs.record(group[0].message, seconds, len(group))
+
+    def _group(self, queue: collections.deque[_Waiting], now: float) -> list[_Waiting]:
+        """The next batch of a queue, without those who gave up or whose time is up."""
+        group_max = 1 if queue[0].goes_alone else self._costs.group_max(queue[0].message)
+        group: list[_Waiting] = []
+        while queue and len(group) < group_max:
+            waiting = queue.popleft()
+            if now > waiting.deadline.at:
+                waiting.settle(None, now)
+            elif not waiting.reply.done():
+                group.append(waiting)
+        return group
 
     def _outcomes(self, group: Sequence[_Waiting]) -> list[Outcome]:
         first = group[0]
@@ -151,11 +153,10 @@ class SearchGroups:
             search = dataclasses.replace(search, queries=np.concatenate([each.search.queries for each in group]))
         try:
             rankings = self._database.run_search_at_once(first.message.collection, first.message.collection_id, search)
-        except Exception as error:  # noqa: BLE001 (it belongs to whoever waits)
-            if len(group) == 1:
-                return [error]
-            # Each alone, so that only those fail that have to.
-            return [outcome for each in group for outcome in self._outcomes([each])]
+        except Exception as error:  # noqa: BLE001 (a thread makes each search again, alone, and tells what it raises)
+            if not isinstance(error, InvalidArgument):
+                self._costs.forget(first.message)
+            rankings = None
         if rankings is None:
             return [None] * len(group)
         return [_encoded(each, hits) for each, hits in zip(group, rankings, strict=True)]
@@ -167,4 +168,5 @@ def _encoded(waiting: _Waiting, hits: Hits) -> Outcome:
         ranking = encode_hits(hits, with_payloads=search.with_payloads, with_vectors=search.with_vectors)
         return waiting.encode(vecdb_pb2.SearchReply(rankings=[ranking]))
     except Exception as error:  # noqa: BLE001 (it belongs to whoever waits)
-        return error
+        # No future takes a StopIteration.
+        return RuntimeError(repr(error)) if isinstance(error, StopIteration) else error

@@ -35,6 +35,14 @@ from vecdb.kernels.protocol import (
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 _METRICS = {Metric.L2: scan_kernels.L2, Metric.DOT: scan_kernels.DOT, Metric.COSINE: scan_kernels.COSINE}
+_SEARCHING = {
+    "scan_topk": scan_kernels.scan_topk,
+    "scan_codes": code_kernels.scan_codes,
+    "quantise": code_kernels.quantise,
+    "search_graph": graph_kernels.search_graph,
+    "rerank": scan_kernels.rerank,
+    "merge": scan_kernels.merge,
+}
 _NO_WORDS = np.zeros(0, np.uint64)
 _NO_WORDS.flags.writeable = False
 
@@ -58,6 +66,10 @@ class CpuKernels:
     def name(self) -> str:
         """The instruction set, as in "cpu/avx512vnni"."""
         return f"cpu/{TARGET.name}"
+
+    def is_ready(self, *verbs: str) -> bool:
+        """As ``Kernels.is_ready``; for the verbs that a search uses."""
+        return all(_SEARCHING[verb].overloads for verb in verbs)
 
     def scan_topk(
         self, vectors: F32Array, queries: F32Array, metric: Metric, k: int, allowed: U64Array | None = None
