@@ -152,7 +152,7 @@ def is_at_hand(planned: Sequence[PlannedPart], queries: F32Array, kernels: Kerne
                 ready = part.has_open_graph and kernels.is_ready("quantise", "search_graph", "rerank")
         if not ready:
             return False
-    return scanned_bytes <= SCANNED_BYTES_MAX and kernels.is_ready("merge")
+    return scanned_bytes <= SCANNED_BYTES_MAX and (len(planned) == 1 or kernels.is_ready("merge"))
 
 
 def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kernels: Kernels) -> Ranked:
@@ -221,13 +221,18 @@ def _merged(
     """Parts, rows and distances, each (nq, k), of the nearest."""
     if not answers:
         return np.full((nq, k), -1, np.int32), np.full((nq, k), -1, np.int64), np.full((nq, k), np.inf, np.float32)
-    merged = kernels.merge(answers)
-    # The last entry is for -1.
-    parts = np.array([*(each.number for each in planned), -1], np.int32)[merged.sources]
-    rows = merged.slots.astype(np.int64)
+    if len(answers) == 1:
+        slots, distances = answers[0].slots, answers[0].distances
+        parts = np.where(slots < 0, np.int32(-1), np.int32(planned[0].number))
+    else:
+        merged = kernels.merge(answers)
+        slots, distances = merged.slots, merged.distances
+        # The last entry is for -1.
+        parts = np.array([*(each.number for each in planned), -1], np.int32)[merged.sources]
+    rows = slots.astype(np.int64)
     for each in planned:
         vectors = each.part.vectors
         if vectors.slot_rows is not None:
             of = parts == each.number
             rows[of] = vectors.rows_of(rows[of])
-    return parts, rows, merged.distances
+    return parts, rows, distances
