@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import InvalidArgument
 from vecdb.filter import Filter
-from vecdb.norms import row_norms
+from vecdb.norms import extremes, row_norms
 from vecdb.schema import CollectionSchema, VectorField, utf8_size_bytes
 from vecdb.types import DEFAULT_VECTOR, F32Array, Metric, PointId, U32Array
 
@@ -279,7 +279,7 @@ def check_vectors(
             value=values.shape[1],
         )
     norms = row_norms(values)
-    shortest, longest = (norms[0], norms[0]) if norms.shape[0] == 1 else (norms.min(), norms.max())
+    shortest, longest = extremes(norms)
     if longest <= VECTOR_NORM_MAX and (shortest > 0 or (shortest == 0 and declared.metric is not Metric.COSINE)):
         # All at once: every search passes here. NaN compares as false.
         return norms

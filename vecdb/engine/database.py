@@ -169,7 +169,7 @@ class EmbeddedDatabase(Database):
         if slot is None:
             return None
         try:
-            return slot.opened.search_at_once(request) if slot.opened is not None else None
+            return self._open.opened(entry.collection_id, slot).search_at_once(request)
         finally:
             self._open.give_back(slot)
 

@@ -60,21 +60,9 @@ def plan_search(state: CollectionState, view: View, request: SearchRequest) -> S
     Corruption
         A file that the search needs is damaged.
     """
-    declared, queries = _checked(state, request)
-    where = bind(request.where)
-    parts: list[PartView] = []
-    searches: list[PartSearch] = []
-    for part in view.parts if queries.shape[0] else ():
-        if part.rows == 0 or part.live.count() == 0:
-            continue
-        parts.append(part)
-        allowed = allowed_rows(state, part, where)
-        if isinstance(part, SegmentView):
-            field: SearchablePart = part.reader.field(declared.name)
-        else:
-            field = MemtableField(part, declared, state.kernels)
-        searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
-    return _planned(state, request, declared, queries, parts, searches)
+    search = _plan(state, view, request, lambda segment, field: segment.reader.field(field))
+    assert search is not None
+    return search
 
 
 def plan_at_once(state: CollectionState, view: View, request: SearchRequest) -> Search | None:
@@ -85,45 +73,43 @@ def plan_at_once(state: CollectionState, view: View, request: SearchRequest) -> 
     """
     if request.where is not None or request.with_vectors:
         return None
-    declared, queries = _checked(state, request)
-    parts: list[PartView] = []
-    searches: list[PartSearch] = []
-    for part in view.parts:
-        if part.rows == 0 or part.live.count() == 0:
-            continue
-        parts.append(part)
-        if isinstance(part, SegmentView):
-            field: SearchablePart | None = part.reader.open_field(declared.name)
-            if field is None:
-                return None
-        else:
-            field = MemtableField(part, declared, state.kernels)
-        live = part.live.bitmap()
-        searches.append(PartSearch(field, None if live.count() == part.rows else live))
-    search = _planned(state, request, declared, queries, parts, searches)
+    search = _plan(state, view, request, lambda segment, field: segment.reader.open_field(field))
+    if search is None:
+        return None
     for each in search.planned:
-        part = parts[each.number]
+        part = search.parts[each.number]
         if isinstance(part, SegmentView) and not part.reader.has_open_rows(request.with_payloads):
             return None
-    return search if is_at_hand(search.planned, queries, state.kernels) else None
+    return search if is_at_hand(search.planned, search.queries, state.kernels) else None
 
 
-def _checked(state: CollectionState, request: SearchRequest) -> tuple[VectorField, F32Array]:
+def _plan(
+    state: CollectionState,
+    view: View,
+    request: SearchRequest,
+    field_of: Callable[[SegmentView, str], SearchablePart | None],
+) -> Search | None:
+    """The search, on the fields that ``field_of`` gives; ``None`` where it gives none."""
     declared = state.manifest.schema.vector(request.field)
     lengths = check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
-    return declared, comparable(request.queries, lengths, declared)
-
-
-def _planned(
-    state: CollectionState,
-    request: SearchRequest,
-    declared: VectorField,
-    queries: F32Array,
-    parts: Sequence[PartView],
-    searches: Sequence[PartSearch],
-) -> Search:
+    where = bind(request.where)
+    parts: list[PartView] = []
+    searches: list[PartSearch] = []
+    for part in view.parts if request.queries.shape[0] else ():
+        if part.rows == 0 or part.live.count() == 0:
+            continue
+        field: SearchablePart | None
+        if isinstance(part, SegmentView):
+            field = field_of(part, declared.name)
+        else:
+            field = MemtableField(part, declared, state.kernels)
+        if field is None:
+            return None
+        allowed = allowed_rows(state, part, where)
+        parts.append(part)
+        searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
     planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
-    return Search(declared, queries, parts, planned)
+    return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
 
 
 def run_search(state: CollectionState, search: Search, request: SearchRequest, unindexed_rows: int) -> list[Hits]:

@@ -16,7 +16,6 @@ from vecdb.types import I64Array, PointId, U8Array, U32Array, U64Array
 
 HASH_KEY_BYTES = 16
 _INTEGER, _STRING = b"\0", b"\1"
-_INTEGER_BYTES = 9
 
 
 def key_of(point_id: PointId) -> bytes:
@@ -28,7 +27,7 @@ def key_of(point_id: PointId) -> bytes:
 
 def id_of(key: bytes) -> PointId:
     """The id that ``key`` encodes; raises Corruption for bytes that encode none."""
-    if key[:1] == _INTEGER and len(key) == _INTEGER_BYTES:
+    if key[:1] == _INTEGER and len(key) == 9:
         return int.from_bytes(key[1:], "big")
     if key[:1] == _STRING:
         try:
@@ -73,10 +72,7 @@ class PackedKeys(Packed):
 
     def id_at(self, row: int) -> PointId:
         """The id of a row; raises Corruption where the bytes encode none."""
-        start, end = self._offsets[row], self._offsets[row + 1]
-        if end - start == _INTEGER_BYTES and not self._data[start]:
-            return int.from_bytes(self._data[start + 1 : end], "big")
-        return id_of(self._data[start:end].tobytes())
+        return id_of(self[row])
 
 
 def find_keys(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.bitmap import Bitmap
-from vecdb.norms import row_norms
+from vecdb.norms import extremes, row_norms
 from vecdb.schema import VectorField
 from vecdb.types import F32Array, I64Array, Metric, U32Array
 
@@ -26,7 +26,7 @@ def normalised(values: F32Array, exact: NDArray[np.float64] | None = None) -> tu
     if exact is None:
         exact = row_norms(values)
     norms = exact.astype(np.float32)
-    if (exact[0] if exact.shape[0] == 1 else exact.min(initial=1.0)) < _SUBNORMAL:
+    if exact.shape[0] and extremes(exact)[0] < _SUBNORMAL:
         # float32 keeps only a few bits of numbers this small.
         return (values / exact[:, np.newaxis]).astype(np.float32), norms
     return values / norms[:, np.newaxis], norms

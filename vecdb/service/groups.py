@@ -42,6 +42,8 @@ class _Waiting:
     encode: Encode
     reply: asyncio.Future[bytes | None]
     deadline: Deadline
+    goes_alone: bool
+    """Its query may be refused, or needs more careful arithmetic than others."""
 
     def kind(self) -> Hashable:
         """Equal for searches that may go together: they differ only in the query."""
@@ -59,11 +61,6 @@ class _Waiting:
             message.with_vectors,
             self.goes_alone,
         )
-
-    @property
-    def goes_alone(self) -> bool:
-        """Whether its query may be refused, or needs more careful arithmetic than others."""
-        return not is_ordinary(self.search.queries)
 
     def settle(self, outcome: Outcome, now: float) -> None:
         """Give the outcome to whoever waits; a result that comes too late is none."""
@@ -105,7 +102,9 @@ class SearchGroups:
         DeadlineExceeded where the answer comes too late.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(message, decode_search(message), encode, loop.create_future(), deadline)
+        search = decode_search(message)
+        alone = not is_ordinary(search.queries)
+        waiting = _Waiting(message, search, encode, loop.create_future(), deadline, alone)
         kind = waiting.kind()
         if not self._waiting:
             loop.call_soon(self._answer_next, loop)

@@ -122,14 +122,13 @@ class CpuKernels:
     def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
         """As ``Kernels.scan_codes``."""
         assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
-        n = codes.table.shape[0]
         slots = np.empty((queries.values.shape[0], count), np.int32)
         scored = code_kernels.scan_codes(
             _view(codes.table, np.uint8),
             _view(codes.norms, np.int32),
             _view(queries.values, np.int8),
             _view(queries.ratios, np.int64),
-            _words(allowed, n),
+            _words(allowed, codes.table.shape[0]),
             allowed is not None,
             slots,
         )
@@ -160,11 +159,7 @@ class CpuKernels:
             *_space(layer.space),
             *_sketches(layer.space.sketches),
             _view(layer.links, np.int32),
-            _view(upper.rows, np.int32),
-            _view(upper.table, np.uint8),
-            _view(upper.norms, np.int32),
-            _view(upper.links, np.int32),
-            _view(upper.level_starts, np.int64),
+            *_upper(upper),
             bottom,
             _view(nodes, np.int32),
             ef,
@@ -253,18 +248,13 @@ class CpuGraph:
     __slots__ = ("_arrays", "_rows", "_stride")
 
     def __init__(self, codes: Codes, graph: Graph) -> None:
-        upper = graph.upper
         self._rows, self._stride = codes.table.shape
         self._arrays = (
             _view(codes.table, np.uint8),
             _view(codes.norms, np.int32),
             *_sketches(graph.sketches),
             _view(graph.links, np.int32),
-            _view(upper.rows, np.int32),
-            _view(upper.table, np.uint8),
-            _view(upper.norms, np.int32),
-            _view(upper.links, np.int32),
-            _view(upper.level_starts, np.int64),
+            *_upper(graph.upper),
         )
 
     def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
@@ -313,3 +303,14 @@ def _sketches(sketches: U8Array) -> tuple[AnyArray, AnyArray]:
     """Sketches as bytes, and as int32 for the fields at the end of each line."""
     view = _view(sketches, np.uint8)
     return view, view.view(np.int32)
+
+
+def _upper(upper: UpperLayers) -> tuple[AnyArray, ...]:
+    """The upper layers as a kernel takes them."""
+    return (
+        _view(upper.rows, np.int32),
+        _view(upper.table, np.uint8),
+        _view(upper.norms, np.int32),
+        _view(upper.links, np.int32),
+        _view(upper.level_starts, np.int64),
+    )
