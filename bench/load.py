@@ -14,8 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -31,6 +29,7 @@ import numpy as np
 
 import vecdb
 from vecdb.bench.machine import commit, machine, python_command, versions
+from vecdb.bench.server_process import ServerProcess
 from vecdb.bench.sources import source_of
 from vecdb.errors import Unavailable
 from vecdb.types import F32Array
@@ -245,25 +244,6 @@ def ingest(path: Path, vectors: F32Array, metric: str, one_segment: bool) -> Non
         collection.wait_indexed()
 
 
-class _Process:
-    """A server in a process of its own, until the end of the block."""
-
-    def __init__(self, *command: str) -> None:
-        self._command = command
-
-    def __enter__(self) -> str:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise Unavailable(f"the server ended with status {self._process.wait()}", field="server")
-        return line.rpartition(" on ")[2].strip()
-
-    def __exit__(self, *_raised: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.communicate(timeout=60)
-
-
 def table(loads: Sequence[Load]) -> str:
     """The loads as text."""
     lines = [f"{'client':<20} {'connections':>11} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8}"]
@@ -297,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{vectors.name}: {len(vectors.train):,} rows in segments: {segments}\n")
         bare = [sys.executable, __file__, "--serve-bare"]
         served = [*python_command("vecdb"), "serve", str(path), "--address", "127.0.0.1:0"]
-        with asyncio.Runner() as runner, _Process(*bare) as bare_address, _Process(*served) as address:
+        with asyncio.Runner() as runner, ServerProcess(*bare) as bare_address, ServerProcess(*served) as address:
             clients = {
                 **search_clients(runner, address, vectors.queries),
                 **bare_clients(runner, bare_address, 4 * vectors.train.shape[1] + REQUEST_BYTES),

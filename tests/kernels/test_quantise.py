@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecdb.index.codes import ScalarCodes
+from vecdb.kernels.arrays import DIMENSIONS_MAX, Codes, QueryCodes, stride_bytes
 from vecdb.kernels.cpu import CpuKernels
-from vecdb.kernels.protocol import DIMENSIONS_MAX, Codes, QueryCodes, stride_bytes
 from vecdb.kernels.reference import ReferenceKernels
 from vecdb.types import Metric
 

@@ -14,7 +14,8 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
-from vecdb.kernels.protocol import Kernels, Layer, Prune
+from vecdb.kernels.arrays import Layer, Prune
+from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, Metric
 
 SHAPES = ((0, 7), (1, 1), (2, 3), (5, 16), (63, 17), (64, 64), (65, 65), (130, 100), (90, 256), (150, 384), (12, 1030))

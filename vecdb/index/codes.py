@@ -12,16 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vecdb.errors import Corruption
-from vecdb.kernels.protocol import (
-    SKETCH_STRIDE_MIN,
-    UNIT_MIN,
-    BuildSpace,
-    Codes,
-    Kernels,
-    QueryCodes,
-    sketch_bytes,
-    stride_bytes,
-)
+from vecdb.kernels.arrays import SKETCH_STRIDE_MIN, UNIT_MIN, BuildSpace, Codes, QueryCodes, sketch_bytes, stride_bytes
+from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, Metric, U8Array
 
 _SAMPLE_ROWS = 4096

@@ -5,16 +5,13 @@ Integer results equal those of every other device bit for bit; float32 distances
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
 
-from vecdb.kernels.protocol import (
-    ALPHA_ONE,
+from vecdb.kernels.arrays import (
     RATIO_BITS,
-    SKETCH_MARGIN,
     UNIT_MIN,
     BuildSpace,
     Candidates,
@@ -22,15 +19,15 @@ from vecdb.kernels.protocol import (
     Graph,
     Layer,
     Merged,
-    Progress,
     Prune,
     QueryCodes,
     UpperLayers,
-    WarmedKernel,
     sketch_bytes,
     stride_bytes,
 )
-from vecdb.types import AnyArray, BoolArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
+from vecdb.kernels.protocol import Progress, WarmedKernel
+from vecdb.kernels.reference_graph import ReferenceGraph, Scorer, beam, bools, descend, links_of, pruned, row_scorer
+from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 _BLOCK_FLOATS = 1 << 20
 
@@ -54,7 +51,7 @@ class ReferenceKernels:
         self, vectors: F32Array, queries: F32Array, metric: Metric, k: int, allowed: U64Array | None = None
     ) -> TopK:
         """As ``Kernels.scan_topk``."""
-        rows = np.flatnonzero(_bools(allowed, vectors.shape[0])).astype(np.int32)
+        rows = np.flatnonzero(bools(allowed, vectors.shape[0])).astype(np.int32)
         candidates = np.broadcast_to(rows, (queries.shape[0], rows.shape[0]))
         return self.rerank(vectors, queries, candidates, metric, k)
 
@@ -118,11 +115,11 @@ class ReferenceKernels:
 
     def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
         """As ``Kernels.scan_codes``."""
-        rows = np.flatnonzero(_bools(allowed, codes.table.shape[0]))
+        rows = np.flatnonzero(bools(allowed, codes.table.shape[0]))
         nq = queries.values.shape[0]
         slots = np.full((nq, count), -1, np.int32)
         for number in range(nq):
-            scorer = _Scorer(codes.table, codes.norms, queries.values[number], int(queries.ratios[number]))
+            scorer = Scorer(codes.table, codes.norms, queries.values[number], int(queries.ratios[number]))
             nearest = rows[np.lexsort((rows, scorer.distances(rows)))][:count]
             slots[number, : nearest.shape[0]] = nearest
         return Candidates(slots, min(count, rows.shape[0]), int(rows.shape[0]) * nq, 0)
@@ -157,15 +154,15 @@ class ReferenceKernels:
         for number, node in enumerate(nodes.tolist()):
             entry = node
             if layer.links[node, 0] < 0:
-                place, _ = _descend(upper, _row_scorer(above, layer.space, node))
+                place, _ = descend(upper, row_scorer(above, layer.space, node))
                 entry = int(upper.rows[place]) if bottom else place
-            scorer = _row_scorer(layer.space, layer.space, node)
-            pool, _, _ = _beam(scorer, layer.links, {entry}, ef)
+            scorer = row_scorer(layer.space, layer.space, node)
+            pool, _, _ = beam(scorer, layer.links, {entry}, ef)
             half = int(layer.space.halves[node])
-            known = _linked(layer.links[node])
+            known = links_of(layer.links[node])
             keys = {(distance + half, row) for distance, row in pool if row != node}
             keys |= set(zip((scorer.distances(known) + half).tolist(), known.tolist(), strict=True))
-            chosen = _prune(layer.space, sorted(keys), prune)
+            chosen = pruned(layer.space, sorted(keys), prune)
             proposals[number, : len(chosen)] = chosen
         return proposals
 
@@ -178,9 +175,9 @@ class ReferenceKernels:
             linked = set(links) | {node}
             links += [row for row in sources[starts[number] : starts[number + 1]].tolist() if row not in linked]
             if len(links) > limit:
-                distances = _row_scorer(layer.space, layer.space, node).distances(np.array(links))
+                distances = row_scorer(layer.space, layer.space, node).distances(np.array(links))
                 distances += int(layer.space.halves[node])
-                links = _prune(layer.space, sorted(zip(distances.tolist(), links, strict=True)), prune)
+                links = pruned(layer.space, sorted(zip(distances.tolist(), links, strict=True)), prune)
             layer.links[node] = -1
             layer.links[node, : len(links)] = links
             layer.degrees[node] = len(links)
@@ -234,143 +231,6 @@ class ReferenceKernels:
         return ()
 
 
-class ReferenceGraph:
-    """A graph over codes, as ``BoundGraph``."""
-
-    def __init__(self, codes: Codes, graph: Graph) -> None:
-        self._codes = codes
-        self._graph = graph
-
-    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
-        """As ``BoundGraph.search``."""
-        codes, graph = self._codes, self._graph
-        n = codes.table.shape[0]
-        nq = queries.values.shape[0]
-        slots = np.full((nq, count), -1, np.int32)
-        members = _bools(allowed, n)
-        scored = hops = 0
-        fewest = count if n else 0
-        for number in range(nq if n else 0):
-            query, ratio = queries.values[number], int(queries.ratios[number])
-            scorer = _Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches)
-            place, more = _descend(graph.upper, _Scorer(graph.upper.table, graph.upper.norms, query, ratio))
-            pool, further, steps = _beam(
-                scorer, graph.links, {int(graph.upper.rows[place]), int(graph.upper.rows[0])}, ef
-            )
-            found = [row for _, row in pool if members[row]][:count]
-            slots[number, : len(found)] = found
-            fewest = min(fewest, len(found))
-            scored += more + further
-            hops += steps
-        return Candidates(slots, fewest, scored, hops)
-
-
-class _Scorer:
-    """Integer distances of one query to the rows of one table."""
-
-    def __init__(
-        self,
-        table: U8Array,
-        norms: I32Array,
-        query: AnyArray,
-        ratio: int,
-        *,
-        sketches: U8Array | None = None,
-    ) -> None:
-        self.table = table
-        self.norms = norms
-        self.query = query.astype(np.int64)
-        self.ratio = ratio
-        self.sketches = sketches if sketches is not None and sketches.shape[0] else None
-        self.length = isqrt(int((self.query * self.query).sum()))
-
-    def _terms(self, rows: AnyArray) -> I64Array:
-        """What does not come from the dot product."""
-        terms = np.zeros(rows.shape[0], np.int64)
-        if self.ratio:
-            terms += (self.norms[rows].astype(np.int64) * self.ratio) >> RATIO_BITS
-        return terms
-
-    def distances(self, rows: AnyArray) -> I64Array:
-        """Distances of ``rows``, by code."""
-        dots: I64Array = (self.table[rows].astype(np.int64) - 128) @ self.query
-        return self._terms(rows) - dots
-
-    def promising(self, rows: AnyArray, worst: int) -> AnyArray:
-        """Those of ``rows`` whose sketch may be nearer than ``worst``."""
-        assert self.sketches is not None
-        bits = np.unpackbits(self.sketches[rows], axis=1, bitorder="little")[:, : self.query.shape[0]]
-        fields = self.sketches[rows].view(np.int32).astype(np.int64)
-        sums = bits.astype(np.int64) @ self.query
-        near = ((2 * sums - self.query.sum()) * fields[:, -2]) >> 8
-        near += (fields[:, -1] * self.length * SKETCH_MARGIN) >> 8
-        kept: AnyArray = rows[self._terms(rows) - near <= worst]
-        return kept
-
-
-def _row_scorer(space: BuildSpace, own: BuildSpace, node: int) -> _Scorer:
-    """Distances from a row of ``own`` to the rows of ``space``, less the row's own half norm."""
-    query = own.table[node].astype(np.int64) - 128
-    return _Scorer(space.table, space.halves, query, 1 << RATIO_BITS, sketches=space.sketches)
-
-
-def _linked(links: I32Array) -> I32Array:
-    """The links of one node, without the padding after the last."""
-    ended = links < 0
-    return links[: int(ended.argmax())] if ended.any() else links
-
-
-def _descend(upper: UpperLayers, scorer: _Scorer) -> tuple[int, int]:
-    """Greedy walk down through the upper layers; the place arrived at, and distances computed."""
-    best = (int(scorer.distances(np.zeros(1, np.int64))[0]), 0)
-    scored = 1
-    for level in range(upper.level_starts.shape[0] - 1, 0, -1):
-        while True:
-            links = _linked(upper.links[upper.level_starts[level - 1] + best[1]])
-            scored += links.shape[0]
-            nearest = min(zip(scorer.distances(links).tolist(), links.tolist(), strict=True), default=best)
-            if nearest >= best:
-                break
-            best = nearest
-    return best[1], scored
-
-
-def _beam(scorer: _Scorer, links: I32Array, entries: set[int], ef: int) -> tuple[list[tuple[int, int]], int, int]:
-    """Best-first search; the best ``ef`` (distance, node) found, ascending, distances computed, nodes expanded."""
-    first = np.array(sorted(entries))
-    pool = sorted(zip(scorer.distances(first).tolist(), first.tolist(), strict=True))[:ef]
-    met = set(entries)
-    expanded: set[int] = set()
-    hops = 0
-    while True:
-        following = next((node for _, node in pool if node not in expanded), None)
-        if following is None:
-            return pool, len(met), hops
-        expanded.add(following)
-        hops += 1
-        fresh = np.array([node for node in _linked(links[following]).tolist() if node not in met], np.int64)
-        met.update(fresh.tolist())
-        if len(pool) == ef and scorer.sketches is not None:
-            fresh = scorer.promising(fresh, pool[-1][0])
-        for key in zip(scorer.distances(fresh).tolist(), fresh.tolist(), strict=True):
-            bisect.insort(pool, key)
-        del pool[ef:]
-
-
-def _prune(space: BuildSpace, keys: list[tuple[int, int]], prune: Prune) -> list[int]:
-    """Nearest first, dropping a candidate that is nearer to a chosen one than to the node."""
-    chosen: list[int] = []
-    for distance, candidate in keys:
-        if chosen:
-            between = _row_scorer(space, space, candidate).distances(np.array(chosen)) + int(space.halves[candidate])
-            if (between * prune.alpha < distance * ALPHA_ONE).any():
-                continue
-        chosen.append(candidate)
-        if len(chosen) == prune.degree_max:
-            break
-    return chosen
-
-
 def _levels(moved: AnyArray, unit: np.float32) -> I32Array:
     """Float32 values in whole units, clipped to what a signed byte holds on both sides."""
     scale = np.float32(1) / unit
@@ -392,10 +252,3 @@ def _distances(vectors: F32Array, rows: I32Array, query: F32Array, metric: Metri
         else:
             found[at : at + block] = np.float32(1) - np.einsum("ij,j->i", taken, query)
     return found + np.float32(0)
-
-
-def _bools(allowed: U64Array | None, n: int) -> BoolArray:
-    """(n,) bool from a bit set."""
-    if allowed is None:
-        return np.ones(n, np.bool_)
-    return np.unpackbits(np.ascontiguousarray(allowed).view(np.uint8), count=n, bitorder="little").view(np.bool_)

@@ -28,7 +28,8 @@ from vecdb.storage.array_format import (
     read_frame,
 )
 from vecdb.storage.checksum import BLOCK_BYTES, block_checksums, random_id
-from vecdb.storage.directory import FileReader, FileWriter, MmapDirectory
+from vecdb.storage.directory import FileWriter, MmapDirectory
+from vecdb.storage.file_reader import FileReader
 from vecdb.storage.io import translating
 from vecdb.types import AnyArray, BoolArray, I64Array, U64Array
 

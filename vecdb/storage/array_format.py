@@ -16,7 +16,7 @@ import numpy as np
 
 from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.storage.checksum import BLOCK_BYTES, block_checksums, checksum64
-from vecdb.storage.directory import FileReader
+from vecdb.storage.file_reader import FileReader
 from vecdb.types import U64Array
 
 MAGIC: Final = b"VECDBARR"

@@ -15,7 +15,8 @@ import xxhash
 
 from vecdb.errors import Corruption, FailedPrecondition, Unavailable
 from vecdb.storage.checksum import checksum64
-from vecdb.storage.directory import FileReader, MmapDirectory
+from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.file_reader import FileReader
 
 DATA_NAME: Final = "data.mdb"
 ROOT_KEY: Final = b"\0vecdb"

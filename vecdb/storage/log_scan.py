@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from vecdb.errors import Corruption
-from vecdb.storage.directory import FileReader
+from vecdb.storage.file_reader import FileReader
 from vecdb.storage.log_format import (
     ALIGNMENT,
     HEADER_BYTES,

@@ -17,7 +17,8 @@ from typing import Final, TypeAlias
 
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, VecdbError
 from vecdb.storage.checksum import random_id
-from vecdb.storage.directory import FileReader, MmapDirectory
+from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.file_reader import FileReader
 from vecdb.storage.io import Buffer, translated
 from vecdb.storage.log_file import LogFile
 from vecdb.storage.log_format import (

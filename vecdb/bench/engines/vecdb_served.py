@@ -6,8 +6,6 @@ pinned to: client and server share it, so that the figure is of one core in all.
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +15,7 @@ from vecdb.bench.engines.protocol import BenchVectors, Bound, Engine
 from vecdb.bench.engines.vecdb_embedded import BATCH_ROWS, COLLECTION, INDEX_TIMEOUT_S, bound_calls, index_spec, ingest
 from vecdb.bench.machine import python_command
 from vecdb.bench.memory import allocated_bytes
-from vecdb.errors import Unavailable
-
-STOP_TIMEOUT_S = 60.0
+from vecdb.bench.server_process import ServerProcess
 
 
 class VecdbServed(Engine):
@@ -30,16 +26,10 @@ class VecdbServed(Engine):
         from vecdb.client import connect
 
         self.vectors = vectors
-        self.server = subprocess.Popen(
-            [*python_command("vecdb.bench.engines.vecdb_served"), str(self.directory / "database")],
-            stdout=subprocess.PIPE,
-            text=True,
+        self.server = ServerProcess(
+            *python_command("vecdb.bench.engines.vecdb_served"), str(self.directory / "database")
         )
-        assert self.server.stdout is not None
-        ready = self.server.stdout.readline()
-        if not ready:
-            raise Unavailable(f"the server ended with status {self.server.wait()}", field="server")
-        self.database = connect(ready.rpartition(" on ")[2].strip())
+        self.database = connect(self.server.address)
 
     def build(self) -> None:
         """As embedded, over the wire."""
@@ -74,12 +64,7 @@ class VecdbServed(Engine):
     def close(self) -> None:
         """Hang up, stop the server."""
         self.database.close()
-        self.server.send_signal(signal.SIGTERM)
-        try:
-            self.server.communicate(timeout=STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.server.kill()
-            self.server.communicate()
+        self.server.stop()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,7 +18,8 @@ import numpy as np
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw.levels import insertion_order
 from vecdb.index.hnsw.params import HnswParams
-from vecdb.kernels.protocol import ALPHA_ONE, BuildSpace, Kernels, Layer, Prune, UpperLayers
+from vecdb.kernels.arrays import ALPHA_ONE, BuildSpace, Layer, Prune, UpperLayers
+from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, I32Array, I64Array, Metric
 
 _BATCH_DIVISOR = 8

@@ -16,7 +16,8 @@ from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
 from vecdb.index.hnsw.breadth import ef_for_recall
 from vecdb.index.protocol import EnsureRows, IndexAnswer
-from vecdb.kernels.protocol import Graph, Kernels, UpperLayers
+from vecdb.kernels.arrays import Graph, UpperLayers
+from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric
 
 _DEFAULT_RECALL = 0.95

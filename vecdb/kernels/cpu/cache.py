@@ -21,8 +21,8 @@ from vecdb.kernels.cpu.target import TARGET, Target
 
 VARIABLE = "VECDB_CACHE_DIR"
 _FASTMATH = {"contract", "reassoc"}
-_SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parent.parent / "protocol.py")
-"""Every file whose text a kernel is compiled from: the protocol holds constants that are compiled in."""
+_SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parent.parent / "arrays.py")
+"""Every file whose text a kernel is compiled from: the layout of arrays has constants that are compiled in."""
 
 
 def sources_digest(sources: Iterable[Path], target: Target) -> str:

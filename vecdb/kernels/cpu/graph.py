@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.kernels.arrays import RATIO_BITS, SKETCH_MARGIN
 from vecdb.kernels.cpu.cache import kernel, part
 from vecdb.kernels.cpu.intrinsics import dot_codes_4, prefetch, sum_signs_4
 from vecdb.kernels.cpu.quantise import bias_of, length_of
-from vecdb.kernels.protocol import RATIO_BITS, SKETCH_MARGIN
 from vecdb.types import AnyArray
 
 _LINE_BYTES = 64

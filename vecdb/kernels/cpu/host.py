@@ -12,26 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.cpu import graph as graph_kernels
-from vecdb.kernels.cpu import links as link_kernels
-from vecdb.kernels.cpu import quantise as code_kernels
-from vecdb.kernels.cpu import scan as scan_kernels
-from vecdb.kernels.cpu.target import TARGET
-from vecdb.kernels.protocol import (
+from vecdb.kernels.arrays import (
     BuildSpace,
     Candidates,
     Codes,
     Graph,
     Layer,
     Merged,
-    Progress,
     Prune,
     QueryCodes,
     UpperLayers,
-    WarmedKernel,
     sketch_bytes,
     stride_bytes,
 )
+from vecdb.kernels.cpu import graph as graph_kernels
+from vecdb.kernels.cpu import links as link_kernels
+from vecdb.kernels.cpu import quantise as code_kernels
+from vecdb.kernels.cpu import scan as scan_kernels
+from vecdb.kernels.cpu.target import TARGET
+from vecdb.kernels.protocol import Progress, WarmedKernel
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 _METRICS = {Metric.L2: scan_kernels.L2, Metric.DOT: scan_kernels.DOT, Metric.COSINE: scan_kernels.COSINE}

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.kernels.arrays import ALPHA_ONE, RATIO_BITS
 from vecdb.kernels.cpu.cache import kernel, part
 from vecdb.kernels.cpu.graph import beam, descend, score
 from vecdb.kernels.cpu.intrinsics import dot_codes_4
 from vecdb.kernels.cpu.quantise import bias_of, length_of
 from vecdb.kernels.cpu.selection import row_of
-from vecdb.kernels.protocol import ALPHA_ONE, RATIO_BITS
 from vecdb.types import AnyArray
 
 _SEEN_MAX = 8192

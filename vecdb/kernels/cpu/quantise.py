@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.kernels.arrays import RATIO_BITS, UNIT_MIN
 from vecdb.kernels.cpu.cache import kernel, part
 from vecdb.kernels.cpu.intrinsics import dot_codes_4
 from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
-from vecdb.kernels.protocol import RATIO_BITS, UNIT_MIN
 from vecdb.types import AnyArray
 
 _BLOCK_ROWS = 64

@@ -1,0 +1,237 @@
+"""The arrays that travel through the kernels, and the constants of their layout.
+
+Codes
+-----
+A *code table* holds one row of unsigned bytes per vector: ``x ~= centre + step * (code - 128)``, padded with 128 to a
+multiple of ``STRIDE_BYTES`` bytes, so that padding contributes nothing to a dot product of ``code - 128``. A query is
+quantised to signed bytes, padded with 0. Only such integers decide the structure of a graph.
+
+The integer distance of a query ``q`` to a row ``v`` is ``((norms[v] * ratio) >> RATIO_BITS) - dot(code[v] - 128, q)``,
+where ``ratio`` is 0 unless the metric is L2. For dimensions up to ``DIMENSIONS_MAX`` every sum of ``code * q`` is below
+255 * 127 * 65,536 < 2**31, so 32-bit accumulators cannot overflow.
+
+Sketches
+--------
+A *sketch* holds the sign bit of every code of a row (bit ``j`` of byte ``i``: code ``8 * i + j`` is at least 128) and,
+as the last two int32 of the line, ``factor = 256 * norm // size`` and
+``error = isqrt((factor**2 - 65,536 * norm // dim) >> 8)``, where ``norm`` is the sum of squares and ``size`` the sum of
+magnitudes of ``code - 128``. With ``s`` the sum of ``q`` over set bits, ``(2 * s - sum(q)) * factor >> 8`` estimates
+``dot(code - 128, q)`` without bias, and ``error / 16 * norm(q)`` is about its standard error (Gao and Long 2024,
+"RaBitQ", section 3, without the rotation). A beam that is full does not read the codes of a row whose estimate, lowered
+by ``SKETCH_MARGIN`` sixteenths of that error, is beyond the worst of the beam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vecdb.types import F32Array, I8Array, I32Array, I64Array, U8Array
+
+STRIDE_BYTES = 64
+"""Rows of codes are padded to a multiple of this many bytes: a cache line, and the widest vector register."""
+
+DIMENSIONS_MAX = 65_536
+"""Largest dimension for which no 32-bit sum of products of codes can overflow."""
+
+RATIO_BITS = 30
+"""Fractional bits of ``QueryCodes.ratios``."""
+
+UNIT_MIN = 1e-30
+"""Quantisation units at or below this are taken as 1: everything is zero at that scale, and reciprocals overflow."""
+
+ALPHA_ONE = 64
+"""Fixed-point one of the pruning factor alpha: 70 means 70 / 64."""
+
+ROWS_MAX = 2**31 - 1
+"""Largest number of rows of one graph: ids travel as int32."""
+
+SKETCH_STRIDE_MIN = 256
+"""Code rows shorter than this many bytes are not sketched: reading one is hardly dearer than reading its sketch."""
+
+SKETCH_MARGIN = 12
+"""Standard errors, in sixteenths, that a sketched distance is lowered by before a row is given up on its account."""
+
+
+def sketch_bytes(stride: int) -> int:
+    """Bytes of the sketch of a code row of ``stride`` bytes: a bit for each, two int32, rounded up to a cache line."""
+    return stride_bytes(stride // 8 + 8)
+
+
+def stride_bytes(dim: int) -> int:
+    """Bytes of one row of codes: ``dim`` rounded up to a multiple of ``STRIDE_BYTES``."""
+    return -(-dim // STRIDE_BYTES) * STRIDE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCodes:
+    """A batch of queries in the units of one code table.
+
+    Attributes
+    ----------
+    values
+        (nq, stride) int8, C order, zero beyond the dimension.
+    ratios
+        (nq,) int64: weight of a row's norm with ``RATIO_BITS`` fractional bits; 0 for dot and cosine.
+    """
+
+    values: I8Array
+    ratios: I64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A code table as kernels read it.
+
+    Attributes
+    ----------
+    table
+        (n, stride) uint8, C order.
+    norms
+        (n,) int32: sum of ``(code - 128) ** 2`` over each row.
+    """
+
+    table: U8Array
+    norms: I32Array
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpace:
+    """A code table with the terms that make distances between its rows comparable, and never negative.
+
+    ``distance(i, j) = halves[i] + halves[j] - dot(code[i] - 128, code[j] - 128)``: half the squared Euclidean distance;
+    for the metric dot, where all halves are one constant, minus the dot product but for a constant.
+
+    Attributes
+    ----------
+    table
+        (n, stride) uint8, C order.
+    halves
+        (n,) int32: half of each row's squared norm, rounded down; for dot half of the largest, rounded up.
+    sketches
+        (n, sketch_bytes(stride)) uint8, or (0, ...) for a space that is searched without.
+    """
+
+    table: U8Array
+    halves: I32Array
+    sketches: U8Array
+
+
+@dataclass(frozen=True, slots=True)
+class UpperLayers:
+    """The layers above the bottom of an HNSW graph, on codes of their own.
+
+    A *place* numbers the rows of the upper layers, highest layer first; layer ``l`` (from 1) holds the places below
+    ``level_starts[l] - level_starts[l - 1]``. Place 0 is the entry point.
+
+    Attributes
+    ----------
+    rows
+        (u,) int32: the row of each place.
+    table
+        (u, stride) uint8, by place.
+    norms
+        (u,) int32, by place: ``Codes.norms`` where the layers serve a search, ``BuildSpace.halves`` in a build.
+    links
+        (t, m) int32: links of layer 1, then of layer 2, ...; places, -1 after the last.
+    level_starts
+        (levels + 1,) int64: first row of each layer in ``links``, and the total.
+    """
+
+    rows: I32Array
+    table: U8Array
+    norms: I32Array
+    links: I32Array
+    level_starts: I64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A finished HNSW graph: bottom links by row, and the upper layers.
+
+    Attributes
+    ----------
+    links
+        (n, degree) int32: rows, -1 after the last.
+    sketches
+        (n, sketch_bytes(stride)) uint8 of the code table, or (0, ...) to search without.
+    upper
+        The layers above; at least one place when n > 0.
+    """
+
+    links: I32Array
+    sketches: U8Array
+    upper: UpperLayers
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a graph under construction. ``links`` and ``degrees`` are written by the verbs that grow it.
+
+    Attributes
+    ----------
+    space
+        Codes of the layer's nodes; a node is an index into it.
+    links
+        (n, capacity) int32, -1 after the last.
+    degrees
+        (n,) int32: number of links.
+    """
+
+    space: BuildSpace
+    links: I32Array
+    degrees: I32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """How links are chosen: nearest candidates first, dropping one that is nearer to a chosen one than to the node.
+
+    Attributes
+    ----------
+    degree_max
+        Links kept.
+    alpha
+        A candidate c is dropped for a chosen s when ``alpha * distance(c, s) < distance(node, c) * ALPHA_ONE``.
+    """
+
+    degree_max: int
+    alpha: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Slots found by integer distance, nearest first, and what finding them cost.
+
+    Attributes
+    ----------
+    slots
+        (nq, count) int32, -1 after the last found.
+    fewest
+        The least number of slots found for one query.
+    distance_computations
+        Rows scored for the whole batch, on all layers, by sketch, by code or by both.
+    hops
+        Nodes expanded on the bottom layer for the whole batch.
+    """
+
+    slots: I32Array
+    fewest: int
+    distance_computations: int
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The nearest of several rankings.
+
+    Attributes
+    ----------
+    sources
+        (nq, k) int32: the place of the ranking that each hit comes from; -1 after the last hit.
+    slots, distances
+        (nq, k) int32 and float32, as in ``TopK``.
+    """
+
+    sources: I32Array
+    slots: I32Array
+    distances: F32Array

@@ -1,0 +1,166 @@
+"""The oracle's walks through graphs, in plain NumPy; see ``vecdb.kernels.reference``."""
+
+from __future__ import annotations
+
+import bisect
+from math import isqrt
+
+import numpy as np
+
+from vecdb.kernels.arrays import (
+    ALPHA_ONE,
+    RATIO_BITS,
+    SKETCH_MARGIN,
+    BuildSpace,
+    Candidates,
+    Codes,
+    Graph,
+    Prune,
+    QueryCodes,
+    UpperLayers,
+)
+from vecdb.types import AnyArray, BoolArray, I32Array, I64Array, U8Array, U64Array
+
+
+class ReferenceGraph:
+    """A graph over codes, as ``BoundGraph``."""
+
+    def __init__(self, codes: Codes, graph: Graph) -> None:
+        self._codes = codes
+        self._graph = graph
+
+    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.search``."""
+        codes, graph = self._codes, self._graph
+        n = codes.table.shape[0]
+        nq = queries.values.shape[0]
+        slots = np.full((nq, count), -1, np.int32)
+        members = bools(allowed, n)
+        scored = hops = 0
+        fewest = count if n else 0
+        for number in range(nq if n else 0):
+            query, ratio = queries.values[number], int(queries.ratios[number])
+            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches)
+            place, more = descend(graph.upper, Scorer(graph.upper.table, graph.upper.norms, query, ratio))
+            pool, further, steps = beam(
+                scorer, graph.links, {int(graph.upper.rows[place]), int(graph.upper.rows[0])}, ef
+            )
+            found = [row for _, row in pool if members[row]][:count]
+            slots[number, : len(found)] = found
+            fewest = min(fewest, len(found))
+            scored += more + further
+            hops += steps
+        return Candidates(slots, fewest, scored, hops)
+
+
+class Scorer:
+    """Integer distances of one query to the rows of one table."""
+
+    def __init__(
+        self,
+        table: U8Array,
+        norms: I32Array,
+        query: AnyArray,
+        ratio: int,
+        *,
+        sketches: U8Array | None = None,
+    ) -> None:
+        self.table = table
+        self.norms = norms
+        self.query = query.astype(np.int64)
+        self.ratio = ratio
+        self.sketches = sketches if sketches is not None and sketches.shape[0] else None
+        self.length = isqrt(int((self.query * self.query).sum()))
+
+    def _terms(self, rows: AnyArray) -> I64Array:
+        """What does not come from the dot product."""
+        terms = np.zeros(rows.shape[0], np.int64)
+        if self.ratio:
+            terms += (self.norms[rows].astype(np.int64) * self.ratio) >> RATIO_BITS
+        return terms
+
+    def distances(self, rows: AnyArray) -> I64Array:
+        """Distances of ``rows``, by code."""
+        dots: I64Array = (self.table[rows].astype(np.int64) - 128) @ self.query
+        return self._terms(rows) - dots
+
+    def promising(self, rows: AnyArray, worst: int) -> AnyArray:
+        """Those of ``rows`` whose sketch may be nearer than ``worst``."""
+        assert self.sketches is not None
+        bits = np.unpackbits(self.sketches[rows], axis=1, bitorder="little")[:, : self.query.shape[0]]
+        fields = self.sketches[rows].view(np.int32).astype(np.int64)
+        sums = bits.astype(np.int64) @ self.query
+        near = ((2 * sums - self.query.sum()) * fields[:, -2]) >> 8
+        near += (fields[:, -1] * self.length * SKETCH_MARGIN) >> 8
+        kept: AnyArray = rows[self._terms(rows) - near <= worst]
+        return kept
+
+
+def row_scorer(space: BuildSpace, own: BuildSpace, node: int) -> Scorer:
+    """Distances from a row of ``own`` to the rows of ``space``, less the row's own half norm."""
+    query = own.table[node].astype(np.int64) - 128
+    return Scorer(space.table, space.halves, query, 1 << RATIO_BITS, sketches=space.sketches)
+
+
+def links_of(links: I32Array) -> I32Array:
+    """The links of one node, without the padding after the last."""
+    ended = links < 0
+    return links[: int(ended.argmax())] if ended.any() else links
+
+
+def descend(upper: UpperLayers, scorer: Scorer) -> tuple[int, int]:
+    """Greedy walk down through the upper layers; the place arrived at, and distances computed."""
+    best = (int(scorer.distances(np.zeros(1, np.int64))[0]), 0)
+    scored = 1
+    for level in range(upper.level_starts.shape[0] - 1, 0, -1):
+        while True:
+            links = links_of(upper.links[upper.level_starts[level - 1] + best[1]])
+            scored += links.shape[0]
+            nearest = min(zip(scorer.distances(links).tolist(), links.tolist(), strict=True), default=best)
+            if nearest >= best:
+                break
+            best = nearest
+    return best[1], scored
+
+
+def beam(scorer: Scorer, links: I32Array, entries: set[int], ef: int) -> tuple[list[tuple[int, int]], int, int]:
+    """Best-first search; the best ``ef`` (distance, node) found, ascending, distances computed, nodes expanded."""
+    first = np.array(sorted(entries))
+    pool = sorted(zip(scorer.distances(first).tolist(), first.tolist(), strict=True))[:ef]
+    met = set(entries)
+    expanded: set[int] = set()
+    hops = 0
+    while True:
+        following = next((node for _, node in pool if node not in expanded), None)
+        if following is None:
+            return pool, len(met), hops
+        expanded.add(following)
+        hops += 1
+        fresh = np.array([node for node in links_of(links[following]).tolist() if node not in met], np.int64)
+        met.update(fresh.tolist())
+        if len(pool) == ef and scorer.sketches is not None:
+            fresh = scorer.promising(fresh, pool[-1][0])
+        for key in zip(scorer.distances(fresh).tolist(), fresh.tolist(), strict=True):
+            bisect.insort(pool, key)
+        del pool[ef:]
+
+
+def pruned(space: BuildSpace, keys: list[tuple[int, int]], prune: Prune) -> list[int]:
+    """Nearest first, dropping a candidate that is nearer to a chosen one than to the node."""
+    chosen: list[int] = []
+    for distance, candidate in keys:
+        if chosen:
+            between = row_scorer(space, space, candidate).distances(np.array(chosen)) + int(space.halves[candidate])
+            if (between * prune.alpha < distance * ALPHA_ONE).any():
+                continue
+        chosen.append(candidate)
+        if len(chosen) == prune.degree_max:
+            break
+    return chosen
+
+
+def bools(allowed: U64Array | None, n: int) -> BoolArray:
+    """(n,) bool from a bit set."""
+    if allowed is None:
+        return np.ones(n, np.bool_)
+    return np.unpackbits(np.ascontiguousarray(allowed).view(np.uint8), count=n, bitorder="little").view(np.bool_)
