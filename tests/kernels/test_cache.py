@@ -61,11 +61,11 @@ def test_the_digest_changes_with_every_source_and_with_the_target(tmp_path):
     assert len({first, second, cache.sources_digest([files[0], renamed], TARGET)}) == 3
 
 
-def test_a_constant_of_the_protocol_is_part_of_the_digest(tmp_path):
+def test_a_constant_of_the_layout_of_arrays_is_part_of_the_digest(tmp_path):
     """The directory in use depends on files outside its own package too."""
-    import vecdb.kernels.protocol as protocol
+    import vecdb.kernels.arrays as arrays
 
-    assert Path(protocol.__file__) in cache._SOURCES
+    assert Path(arrays.__file__) in cache._SOURCES
     assert {path.name for path in cache._SOURCES} >= {"graph.py", "links.py", "scan.py", "intrinsics.py", "target.py"}
 
 
@@ -100,7 +100,9 @@ CpuKernels().encode(np.ones((1, 3), np.float32), np.zeros(3, np.float32), 1.0)
     assert all(path.is_relative_to(directory) for path in written)
 
 
-@pytest.mark.parametrize("module", ["vecdb.kernels.protocol", "vecdb.kernels.reference", "vecdb.index.hnsw"])
+@pytest.mark.parametrize(
+    "module", ["vecdb.kernels.arrays", "vecdb.kernels.protocol", "vecdb.kernels.reference", "vecdb.index.hnsw"]
+)
 def test_importing_without_a_compiler(module):
     _python(f"import sys, {module}; assert not {{'numba', 'llvmlite'}} & sys.modules.keys(), 'compiler imported'")
 
