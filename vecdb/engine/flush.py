@@ -15,14 +15,12 @@ from dataclasses import replace
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.log_record import AppliedRequest
-from vecdb.engine.manifest import Manifest, changed_live_chunks, request_key
+from vecdb.engine.manifest import Manifest, request_key
 from vecdb.engine.state import CollectionState
 from vecdb.engine.writer import Writer
 from vecdb.errors import Unavailable
 from vecdb.segment.memtable import Memtable
-from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
-from vecdb.types import SegmentId
 
 
 class Flusher:
@@ -81,13 +79,13 @@ class Flusher:
         held = at_seal.memtables[0]
         assert held.memtable is memtable
         directory = state.directory
-        writer = SegmentWriter(directory, SegmentId(state.manifest.next_segment_id), state.manifest.schema)
+        writer = SegmentWriter(directory, state.take_segment_id(), state.manifest.schema)
         entry = writer.write_memtable(held, state.kernels)
         kept = held.live.bitmap().rows()
 
+        live = {segment.reader.segment_id: segment.live for segment in at_seal.segments}
+        live[entry.segment_id] = LiveRows.full(entry.rows)
         puts: dict[bytes, bytes] = {}
-        for segment in at_seal.segments:
-            puts.update(changed_live_chunks(segment.reader.segment_id, self._stored(segment.reader), segment.live))
         for encoded in memtable.requests:
             puts[request_key(AppliedRequest.decode(encoded).seq)] = encoded
         expired = state.applied.expired(time.time_ns() // 1000)
@@ -100,11 +98,9 @@ class Flusher:
         def change(manifest: Manifest) -> Manifest:
             return replace(manifest.with_segment(entry), flushed_seq=memtable.seq_last)
 
-        manifest = state.commit(change, puts, expired_keys)
+        manifest = state.commit(change, live, puts, expired_keys)
         state.applied.forget(expired)
-        for segment in at_seal.segments:
-            state.stored_live[segment.reader.segment_id] = segment.live
-        reader = SegmentReader(directory, entry, manifest.schema, state.kernels)
+        reader = state.open_segment(entry)
 
         def swap() -> None:
             del state.sealed_views[memtable]
@@ -113,10 +109,8 @@ class Flusher:
             state.publish(state.view.flushed(memtable, reader, kept))
 
         self._writer.run(swap).result()
+        state.sweep_files()
         if not state.mirror_behind:
             state.log.trim(manifest.flushed_seq)
         state.events.count("flushes")
         self._on_flushed()
-
-    def _stored(self, reader: SegmentReader) -> LiveRows | None:
-        return self._state.stored_live.get(reader.segment_id)

@@ -6,6 +6,7 @@ docs/formats/metadata.md gives the keys.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,33 @@ from vecdb.wire.schemas import decode_schema, encode_schema
 MANIFEST_KEY = b"manifest"
 LIVE_PREFIX = b"live/"
 REQUEST_PREFIX = b"request/"
+LIVE_ROLE = "live"
+"""Role of the file that holds the live rows of a snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEntry:
+    """One named snapshot: what the collection consisted of when it was taken.
+
+    Attributes
+    ----------
+    created_us
+        Microseconds since 1970-01-01 UTC.
+    seq
+        The last write that it holds.
+    live
+        The file of its live rows.
+    """
+
+    name: str
+    created_us: int
+    seq: int
+    segments: tuple[SegmentEntry, ...]
+    live: FileRef
+
+    def file_names(self) -> set[str]:
+        """The names of all files that it needs."""
+        return {self.live.name}.union(*(entry.file_names() for entry in self.segments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +72,7 @@ class Manifest:
     flushed_seq: int = 0
     next_segment_id: int = 1
     segments: tuple[SegmentEntry, ...] = ()
+    snapshots: tuple[SnapshotEntry, ...] = ()
 
     def with_segment(self, entry: SegmentEntry) -> Manifest:
         """With ``entry`` added, or in place of the one of the same number."""
@@ -51,9 +80,29 @@ class Manifest:
         segments = tuple(sorted([*kept, entry], key=lambda each: each.segment_id))
         return replace(self, segments=segments, next_segment_id=max(self.next_segment_id, entry.segment_id + 1))
 
+    def without_segments(self, segment_ids: Collection[int]) -> Manifest:
+        """Without the segments of these numbers."""
+        return replace(self, segments=tuple(each for each in self.segments if each.segment_id not in segment_ids))
+
+    def with_snapshot(self, snapshot: SnapshotEntry) -> Manifest:
+        """With a snapshot of a new name."""
+        snapshots = tuple(sorted([*self.snapshots, snapshot], key=lambda each: each.name))
+        return replace(self, snapshots=snapshots)
+
+    def without_snapshot(self, name: str) -> Manifest:
+        """Without the snapshot of this name."""
+        return replace(self, snapshots=tuple(each for each in self.snapshots if each.name != name))
+
+    def snapshot(self, name: str) -> SnapshotEntry | None:
+        """The snapshot of this name."""
+        return next((each for each in self.snapshots if each.name == name), None)
+
     def file_names(self) -> set[str]:
-        """The names of all files of all segments."""
-        return {file.ref.name for entry in self.segments for file in entry.files}
+        """The names of all files of all segments, of those too that only a snapshot has."""
+        named: set[str] = set()
+        return named.union(
+            *(entry.file_names() for entry in self.segments), *(each.file_names() for each in self.snapshots)
+        )
 
     def encode(self) -> bytes:
         """As bytes; the same manifest gives the same bytes."""
@@ -65,6 +114,7 @@ class Manifest:
             next_segment_id=self.next_segment_id,
             segments=[_encode_segment(each) for each in self.segments],
             id_hash_key=self.hash_key,
+            snapshots=[_encode_snapshot(each) for each in self.snapshots],
         )
         return message.SerializeToString(deterministic=True)
 
@@ -81,24 +131,30 @@ class Manifest:
                 message.flushed_seq,
                 message.next_segment_id,
                 tuple(_decode_segment(each) for each in message.segments),
+                tuple(_decode_snapshot(each) for each in message.snapshots),
             )
         except (DecodeError, VecdbError, ValueError) as error:
             raise Corruption(f"{where}: the manifest cannot be read: {error}", field=where) from error
 
 
+def _encode_file(role: str, field: str, generation: int, ref: FileRef) -> log_pb2.SegmentFile:
+    return log_pb2.SegmentFile(
+        role=role,
+        field=field,
+        generation=generation,
+        name=ref.name,
+        file_id=ref.file_id,
+        size_bytes=ref.size_bytes,
+        checksum=ref.checksum,
+    )
+
+
+def _decode_ref(message: log_pb2.SegmentFile) -> FileRef:
+    return FileRef(message.name, message.size_bytes, message.checksum, message.file_id)
+
+
 def _encode_segment(entry: SegmentEntry) -> log_pb2.Segment:
-    files = [
-        log_pb2.SegmentFile(
-            role=file.role.value,
-            field=file.field,
-            generation=file.generation,
-            name=file.ref.name,
-            file_id=file.ref.file_id,
-            size_bytes=file.ref.size_bytes,
-            checksum=file.ref.checksum,
-        )
-        for file in entry.files
-    ]
+    files = [_encode_file(file.role.value, file.field, file.generation, file.ref) for file in entry.files]
     return log_pb2.Segment(
         segment_id=entry.segment_id, rows=entry.rows, seq_first=entry.seq_first, seq_last=entry.seq_last, files=files
     )
@@ -106,20 +162,36 @@ def _encode_segment(entry: SegmentEntry) -> log_pb2.Segment:
 
 def _decode_segment(message: log_pb2.Segment) -> SegmentEntry:
     files = tuple(
-        SegmentFile(
-            Role(file.role),
-            file.field,
-            file.generation,
-            FileRef(file.name, file.size_bytes, file.checksum, file.file_id),
-        )
-        for file in message.files
+        SegmentFile(Role(file.role), file.field, file.generation, _decode_ref(file)) for file in message.files
     )
     return SegmentEntry(SegmentId(message.segment_id), message.rows, message.seq_first, message.seq_last, files)
+
+
+def _encode_snapshot(snapshot: SnapshotEntry) -> log_pb2.Snapshot:
+    return log_pb2.Snapshot(
+        name=snapshot.name,
+        created_us=snapshot.created_us,
+        seq=snapshot.seq,
+        segments=[_encode_segment(each) for each in snapshot.segments],
+        live=_encode_file(LIVE_ROLE, "", 0, snapshot.live),
+    )
+
+
+def _decode_snapshot(message: log_pb2.Snapshot) -> SnapshotEntry:
+    if message.live.role != LIVE_ROLE:
+        raise ValueError(f"snapshot {message.name!r} has no live rows")
+    segments = tuple(_decode_segment(each) for each in message.segments)
+    return SnapshotEntry(message.name, message.created_us, message.seq, segments, _decode_ref(message.live))
 
 
 def live_key(segment_id: int, chunk: int) -> bytes:
     """Where the live rows of one chunk of a segment are stored."""
     return LIVE_PREFIX + segment_id.to_bytes(8, "big") + chunk.to_bytes(4, "big")
+
+
+def live_keys(entry: SegmentEntry) -> list[bytes]:
+    """Where the live rows of a segment may be stored."""
+    return [live_key(entry.segment_id, chunk) for chunk in range(-(-entry.rows // CHUNK_ROWS))]
 
 
 def request_key(seq: int) -> bytes:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import DecodeError
 
+from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.apply import Decided, apply_group
 from vecdb.engine.events import Events
 from vecdb.engine.log_record import AppliedRequest, Record, decode_record
-from vecdb.engine.manifest import LIVE_PREFIX, MANIFEST_KEY, REQUEST_PREFIX, Manifest, read_live_rows
+from vecdb.engine.manifest import (
+    LIVE_PREFIX,
+    MANIFEST_KEY,
+    REQUEST_PREFIX,
+    Manifest,
+    changed_live_chunks,
+    read_live_rows,
+    request_key,
+)
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import LOG, MIRROR, CollectionState
 from vecdb.engine.view import SegmentView, View
@@ -25,7 +35,6 @@ from vecdb.requests import UpsertRequest, check_against_schema
 from vecdb.schema import CollectionSchema
 from vecdb.segment.ids import HASH_KEY_BYTES, hash_keys, key_of
 from vecdb.segment.memtable import prepare
-from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.mirror import read_mirror, write_mirror
@@ -36,12 +45,33 @@ METADATA_FILES = frozenset({"data.mdb", MIRROR})
 
 def create_collection_files(directory: MmapDirectory, name: str, collection_id: str, schema: CollectionSchema) -> None:
     """Write the first manifest of a new collection into its empty directory."""
-    manifest = Manifest(name, collection_id, schema, secrets.token_bytes(HASH_KEY_BYTES))
     directory.child(LOG, create=True)
+    write_metadata(directory, Manifest(name, collection_id, schema, secrets.token_bytes(HASH_KEY_BYTES)), {})
+
+
+def write_metadata(
+    directory: MmapDirectory,
+    manifest: Manifest,
+    live: Mapping[int, LiveRows],
+    requests: Iterable[AppliedRequest] = (),
+) -> None:
+    """Write the metadata of a collection whose segments are there, and its mirror, where there is none.
+
+    Parameters
+    ----------
+    live
+        The live rows of each segment by its number, as of ``manifest.flushed_seq``; all of them where there is none.
+    requests
+        The requests that are remembered, to answer retries.
+    """
+    encoded = manifest.encode()
+    puts = {MANIFEST_KEY: encoded}
+    for segment_id, rows in live.items():
+        puts.update(changed_live_chunks(segment_id, None, rows))
+    puts.update({request_key(each.seq): each.encode() for each in requests})
     metadata = LmdbStore.open(directory)
     try:
-        encoded = manifest.encode()
-        metadata.commit({MANIFEST_KEY: encoded})
+        metadata.commit(puts)
         write_mirror(directory, MIRROR, encoded, metadata.fingerprint())
     finally:
         metadata.close()
@@ -94,15 +124,16 @@ def open_collection_state(
     try:
         live_chunks = dict(metadata.items(LIVE_PREFIX))
         where = f"{directory.path}/data.mdb"
-        segments: list[SegmentView] = []
-        for entry in manifest.segments:
-            reader = SegmentReader(directory, entry, manifest.schema, kernels)
-            segments.append(SegmentView(reader, read_live_rows(entry, live_chunks, where)))
+        live: dict[int, LiveRows] = {
+            entry.segment_id: read_live_rows(entry, live_chunks, where) for entry in manifest.segments
+        }
         applied = _applied_requests(metadata, where)
-        view = View(manifest.flushed_seq, tuple(segments), ())
+        view = View(manifest.flushed_seq, (), ())
         state = CollectionState(directory, metadata, log, manifest, view, applied, options, kernels, events)
-        state.stored_live = {segment.reader.segment_id: segment.live for segment in segments}
-        state.view = view.with_memtables((state.new_memtable(manifest.flushed_seq + 1).empty_view(),))
+        state.stored_live = live
+        segments = tuple(SegmentView(state.open_segment(each), live[each.segment_id]) for each in manifest.segments)
+        memtable = state.new_memtable(manifest.flushed_seq + 1)
+        state.view = View(manifest.flushed_seq, segments, (memtable.empty_view(),))
         _replay(state)
     except BaseException:
         log.close()

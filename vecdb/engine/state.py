@@ -7,29 +7,49 @@ Readers take ``view`` and hold it; it is replaced as a whole, by the writer only
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.events import Events
-from vecdb.engine.manifest import MANIFEST_KEY, Manifest
+from vecdb.engine.files import CollectionFiles
+from vecdb.engine.manifest import MANIFEST_KEY, Manifest, changed_live_chunks, live_keys
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.view import View
 from vecdb.errors import Cancelled, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.query.matching import Matchers
+from vecdb.segment.layout import SegmentEntry
 from vecdb.segment.memtable import ROW_OVERHEAD_BYTES, Memtable
+from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.mirror import write_mirror
 from vecdb.storage.wal import Log
+from vecdb.types import SegmentId
 
 MIRROR = "mirror"
 LOG = "log"
 _ROWS_MAX = 2**20
 
 ManifestChange: TypeAlias = Callable[[Manifest], Manifest]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What a collection consisted of as of one commit; its files stay for as long as it is held.
+
+    Attributes
+    ----------
+    live
+        The live rows of each segment, by its number, as of ``manifest.flushed_seq``.
+    """
+
+    manifest: Manifest
+    live: Mapping[int, LiveRows]
 
 
 class CollectionState:
@@ -56,18 +76,20 @@ class CollectionState:
         self.options = options
         self.kernels = kernels
         self.events = events
+        self.files = CollectionFiles(directory)
         self.matchers = Matchers()
         self.closing = threading.Event()
         self.published = threading.Condition()
         self.sealed_views: dict[Memtable, View] = {}
         """The view at the moment at which each waiting memtable was sealed: what its flush makes durable."""
-        self.stored_live: dict[int, LiveRows] = {}
+        self.stored_live: Mapping[int, LiveRows] = {}
         """The live rows of each segment as the metadata holds them: those as of ``manifest.flushed_seq``."""
         self.flush_failure: BaseException | None = None
         """Why the last flush failed; ``None`` after one that did not."""
         self.mirror_behind = False
         """Whether the mirror could not be written at the last commit; the log is then kept."""
         self._commit_lock = threading.Lock()
+        self._next_segment_id = manifest.next_segment_id
 
     def publish(self, view: View) -> None:
         """Let readers see ``view`` from now on."""
@@ -92,8 +114,45 @@ class CollectionState:
         capacity = max(1, min(self.options.memtable_size_bytes // row_bytes, _ROWS_MAX))
         return Memtable(self.manifest.schema, max(capacity, rows), seq_first)
 
+    def open_segment(self, entry: SegmentEntry) -> SegmentReader:
+        """A reader of a segment, whose files stay for as long as there is one."""
+        return self.files.reading(SegmentReader(self.directory, entry, self.manifest.schema, self.kernels))
+
+    def sweep_files(self) -> bool:
+        """Unlink the files that nobody holds any more; whether nothing is left to be unlinked."""
+        try:
+            return self.files.sweep()
+        except VecdbError as error:
+            # They are only in the way; the next sweep tries again, and the next open.
+            self.events.report("file_not_removed", file=error.field, error=type(error).__name__)
+            return False
+
+    def take_segment_id(self) -> SegmentId:
+        """A number for a segment or snapshot that nothing else has, nor will have."""
+        with self._commit_lock:
+            taken = max(self._next_segment_id, self.manifest.next_segment_id)
+            self._next_segment_id = taken + 1
+            return SegmentId(taken)
+
+    @contextmanager
+    def freeze(self) -> Iterator[Frozen]:
+        """The last commit, with its files kept for the length of the block. What is not flushed is not in it."""
+        with self._commit_lock:
+            frozen = Frozen(self.manifest, self.stored_live)
+            held = frozen.manifest.file_names()
+            self.files.pin(held)
+        try:
+            yield frozen
+        finally:
+            self.files.unpin(held)
+            self.sweep_files()
+
     def commit(
-        self, change: ManifestChange, puts: Mapping[bytes, bytes] | None = None, deletes: Iterable[bytes] = ()
+        self,
+        change: ManifestChange,
+        live: Mapping[int, LiveRows] | None = None,
+        puts: Mapping[bytes, bytes] | None = None,
+        deletes: Iterable[bytes] = (),
     ) -> Manifest:
         """Make a changed manifest durable: files first (they are, by now), then metadata, then its mirror.
 
@@ -101,6 +160,10 @@ class CollectionState:
         ----------
         change
             From the present manifest to the next; called with the lock held.
+        live
+            The live rows, by number of the segment, where they are others than before.
+        puts, deletes
+            What else changes in the metadata.
 
         Raises
         ------
@@ -108,12 +171,20 @@ class CollectionState:
             No space; nothing changed.
         """
         with self._commit_lock:
-            manifest = change(self.manifest)
+            before = self.manifest
+            manifest = change(before)
             self.directory.sync()
             encoded = manifest.encode()
-            self.metadata.commit({MANIFEST_KEY: encoded, **(puts or {})}, deletes)
+            changed = {MANIFEST_KEY: encoded, **(puts or {})}
+            for segment_id, rows in (live or {}).items():
+                changed.update(changed_live_chunks(segment_id, self.stored_live.get(segment_id), rows))
+            kept = {each.segment_id for each in manifest.segments}
+            gone = [key for each in before.segments if each.segment_id not in kept for key in live_keys(each)]
+            self.metadata.commit(changed, [*deletes, *gone])
             # From here the change is durable, whatever happens to the mirror.
             self.manifest = manifest
+            known = {**self.stored_live, **(live or {})}
+            self.stored_live = {number: rows for number, rows in known.items() if number in kept}
             try:
                 write_mirror(self.directory, MIRROR, encoded, self.metadata.fingerprint())
             except VecdbError as error:
@@ -123,4 +194,5 @@ class CollectionState:
                 self.events.report("mirror_not_written", error=type(error).__name__)
             else:
                 self.mirror_behind = False
+            self.files.retire(before.file_names() - manifest.file_names())
             return manifest

@@ -80,6 +80,10 @@ class SegmentEntry:
         found = [each for each in self.files if each.role is role and each.field == field]
         return max(found, key=lambda each: each.generation, default=None)
 
+    def file_names(self) -> set[str]:
+        """The names of its files."""
+        return {file.ref.name for file in self.files}
+
     def with_file(self, file: SegmentFile) -> SegmentEntry:
         """The entry with ``file`` in place of those of the same role and field."""
         kept = tuple(each for each in self.files if (each.role, each.field) != (file.role, file.field))

@@ -93,8 +93,22 @@ class Segment(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[SegmentFile]
     def __init__(self, segment_id: _Optional[int] = ..., rows: _Optional[int] = ..., seq_first: _Optional[int] = ..., seq_last: _Optional[int] = ..., files: _Optional[_Iterable[_Union[SegmentFile, _Mapping]]] = ...) -> None: ...
 
+class Snapshot(_message.Message):
+    __slots__ = ("name", "created_us", "seq", "segments", "live")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATED_US_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    created_us: int
+    seq: int
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    live: SegmentFile
+    def __init__(self, name: _Optional[str] = ..., created_us: _Optional[int] = ..., seq: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., live: _Optional[_Union[SegmentFile, _Mapping]] = ...) -> None: ...
+
 class Manifest(_message.Message):
-    __slots__ = ("collection", "collection_id", "schema", "flushed_seq", "next_segment_id", "segments", "id_hash_key")
+    __slots__ = ("collection", "collection_id", "schema", "flushed_seq", "next_segment_id", "segments", "id_hash_key", "snapshots")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +116,7 @@ class Manifest(_message.Message):
     NEXT_SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     ID_HASH_KEY_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_id: str
     schema: _values_pb2.CollectionSchema
@@ -109,7 +124,8 @@ class Manifest(_message.Message):
     next_segment_id: int
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
     id_hash_key: bytes
-    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., schema: _Optional[_Union[_values_pb2.CollectionSchema, _Mapping]] = ..., flushed_seq: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., id_hash_key: _Optional[bytes] = ...) -> None: ...
+    snapshots: _containers.RepeatedCompositeFieldContainer[Snapshot]
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., schema: _Optional[_Union[_values_pb2.CollectionSchema, _Mapping]] = ..., flushed_seq: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., id_hash_key: _Optional[bytes] = ..., snapshots: _Optional[_Iterable[_Union[Snapshot, _Mapping]]] = ...) -> None: ...
 
 class CatalogueEntry(_message.Message):
     __slots__ = ("name", "collection_id", "created_us")
