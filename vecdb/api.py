@@ -17,7 +17,7 @@ from vecdb.arguments import (
     RecallArgument,
     VectorsArgument,
     WhereArgument,
-    as_where,
+    count_request,
     delete_request,
     get_request,
     scroll_request,
@@ -25,8 +25,8 @@ from vecdb.arguments import (
     upsert_request,
 )
 from vecdb.errors import InvalidArgument
-from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
@@ -118,9 +118,16 @@ class Collection(ABC):
         """
         return self.run_write(delete_request(ids, where, params, request_id))
 
-    def get(self, ids: Iterable[PointId], *, with_payloads: bool = True, with_vectors: bool = False) -> list[Point]:
-        """The points with these ids that exist, in the order asked for."""
-        return self.run_get(get_request(ids, with_payloads, with_vectors))
+    def get(
+        self,
+        ids: Iterable[PointId],
+        *,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        at: str | None = None,
+    ) -> list[Point]:
+        """The points with these ids that exist, now or in the snapshot ``at``, in the order asked for."""
+        return self.run_get(get_request(ids, with_payloads, with_vectors, at))
 
     def search(
         self,
@@ -135,6 +142,7 @@ class Collection(ABC):
         with_payloads: bool = True,
         with_vectors: bool = False,
         read_after_seq: int = 0,
+        at: str | None = None,
     ) -> Hits:
         """The ``k`` points nearest to ``query`` ((dim,) real numbers) that match ``where``.
 
@@ -154,11 +162,13 @@ class Collection(ABC):
             What each hit brings along.
         read_after_seq
             Wait until this write (``WriteResult.seq``) is visible.
+        at
+            The name of a snapshot: search what it holds instead of what the collection holds now.
         """
         return self.run_search(
             search_request(
                 query, k, batch=False, field=field, where=where, params=params, recall=recall, ef=ef,
-                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq,
+                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
             )
         )[0]  # fmt: skip
 
@@ -175,18 +185,21 @@ class Collection(ABC):
         with_payloads: bool = True,
         with_vectors: bool = False,
         read_after_seq: int = 0,
+        at: str | None = None,
     ) -> list[Hits]:
         """``search`` for each row of ``queries`` ((nq, dim) real numbers), faster than one by one."""
         return self.run_search(
             search_request(
                 queries, k, batch=True, field=field, where=where, params=params, recall=recall, ef=ef,
-                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq,
+                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
             )
         )  # fmt: skip
 
-    def count(self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None) -> int:
-        """Number of points, or of those that match."""
-        return self.run_count(as_where(where, params))
+    def count(
+        self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None, at: str | None = None
+    ) -> int:
+        """Number of points, or of those that match, now or in the snapshot ``at``."""
+        return self.run_count(count_request(where, params, at))
 
     def scroll(
         self,
@@ -196,6 +209,7 @@ class Collection(ABC):
         with_payloads: bool = True,
         with_vectors: bool = False,
         page_rows: int = SCROLL_PAGE_ROWS,
+        at: str | None = None,
     ) -> Iterator[Point]:
         """Every point that matches, in a stable order, fetched ``page_rows`` at a time.
 
@@ -204,8 +218,9 @@ class Collection(ABC):
         cursor: bytes | None = None
         while True:
             page = self.scroll_page(
-                page_rows, cursor, where=where, params=params, with_payloads=with_payloads, with_vectors=with_vectors
-            )
+                page_rows, cursor, where=where, params=params, with_payloads=with_payloads, with_vectors=with_vectors,
+                at=at,
+            )  # fmt: skip
             yield from page.points
             cursor = page.next_cursor
             if cursor is None:
@@ -220,9 +235,10 @@ class Collection(ABC):
         params: Mapping[str, Any] | None = None,
         with_payloads: bool = True,
         with_vectors: bool = False,
+        at: str | None = None,
     ) -> Page:
         """One page of at most ``limit`` points (1 to 10,000), and the cursor of the next."""
-        return self.run_scroll(scroll_request(limit, cursor, where, params, with_payloads, with_vectors))
+        return self.run_scroll(scroll_request(limit, cursor, where, params, with_payloads, with_vectors, at))
 
     @abstractmethod
     def run_write(self, request: WriteRequest) -> WriteResult:
@@ -237,7 +253,7 @@ class Collection(ABC):
         """The points that exist."""
 
     @abstractmethod
-    def run_count(self, where: Where) -> int:
+    def run_count(self, request: CountRequest) -> int:
         """The number of points that match."""
 
     @abstractmethod
@@ -261,6 +277,57 @@ class Collection(ABC):
         DeadlineExceeded
             After ``timeout_s`` seconds.
         """
+
+    @abstractmethod
+    def compact(self, timeout_s: float = 600.0, *, dry_run: bool = False) -> CompactionReport:
+        """Merge the segments into as few as there can be, and drop the rows of deleted and replaced points.
+
+        Done in the background as well, where it is worth it; this does all of it now.
+
+        Parameters
+        ----------
+        dry_run
+            Only say what it would reclaim.
+
+        Raises
+        ------
+        DeadlineExceeded
+            After ``timeout_s`` seconds; the work goes on.
+        ResourceExhausted
+            No disk space for the new segments; nothing changed.
+        """
+
+    @abstractmethod
+    def purge(self, timeout_s: float = 600.0) -> CompactionReport:
+        """Return when nothing that was deleted before the call is left in any file of the collection.
+
+        Backups, quarantined files and what other processes have mapped are not reached.
+
+        Raises
+        ------
+        FailedPrecondition
+            A snapshot keeps deleted points.
+        DeadlineExceeded
+            After ``timeout_s`` seconds.
+        """
+
+    @abstractmethod
+    def create_snapshot(self, name: str) -> SnapshotInfo:
+        """Keep what the collection holds now under a name, to be read with ``at=name``; copies nothing.
+
+        Raises
+        ------
+        AlreadyExists
+            There is a snapshot of this name.
+        """
+
+    @abstractmethod
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot, so that the space of what only it kept is reclaimed; raises NotFound."""
+
+    @abstractmethod
+    def snapshots(self) -> Sequence[SnapshotInfo]:
+        """The snapshots, by name."""
 
     def __len__(self) -> int:
         return self.count()

@@ -17,6 +17,7 @@ from vecdb.payload import encode_payload
 from vecdb.requests import (
     BATCH_ROWS_MAX,
     RECALL_DEFAULT,
+    CountRequest,
     DeleteRequest,
     FilterText,
     GetRequest,
@@ -30,7 +31,7 @@ from vecdb.requests import (
     check_search,
     vectors_name,
 )
-from vecdb.schema import NAME_BYTES_MAX, utf8_size_bytes
+from vecdb.schema import NAME_BYTES_MAX, check_name, utf8_size_bytes
 from vecdb.types import DEFAULT_VECTOR, F32Array, Payload, PointId, U32Array
 
 TIMEOUT_S_MAX = 86_400.0
@@ -88,6 +89,7 @@ def search_request(
     with_payloads: bool,
     with_vectors: bool,
     read_after_seq: int,
+    at: str | None,
 ) -> SearchRequest:
     """The request that the arguments of ``search`` (one query) or ``search_batch`` stand for."""
     name = "queries" if batch else "query"
@@ -102,6 +104,7 @@ def search_request(
         with_payloads,
         with_vectors,
         _integer(read_after_seq, "read_after_seq"),
+        as_snapshot(at),
     )
     check_search(request)
     return request
@@ -114,16 +117,24 @@ def scroll_request(
     params: Mapping[str, Any] | None,
     with_payloads: bool,
     with_vectors: bool,
+    at: str | None,
 ) -> ScrollRequest:
     """The request that the arguments of ``scroll_page`` stand for."""
-    request = ScrollRequest(_integer(limit, "limit"), as_where(where, params), cursor, with_payloads, with_vectors)
+    request = ScrollRequest(
+        _integer(limit, "limit"), as_where(where, params), cursor, with_payloads, with_vectors, as_snapshot(at)
+    )
     check_scroll(request)
     return request
 
 
-def get_request(ids: Iterable[PointId], with_payloads: bool, with_vectors: bool) -> GetRequest:
+def count_request(where: WhereArgument, params: Mapping[str, Any] | None, at: str | None) -> CountRequest:
+    """The request that the arguments of ``count`` stand for."""
+    return CountRequest(as_where(where, params), as_snapshot(at))
+
+
+def get_request(ids: Iterable[PointId], with_payloads: bool, with_vectors: bool, at: str | None) -> GetRequest:
     """The request that the arguments of ``get`` stand for."""
-    request = GetRequest(as_ids(ids), with_payloads, with_vectors)
+    request = GetRequest(as_ids(ids), with_payloads, with_vectors, as_snapshot(at))
     if len(request.ids) > BATCH_ROWS_MAX:
         raise InvalidArgument(
             f"get takes at most {BATCH_ROWS_MAX} ids, got {len(request.ids)}",
@@ -260,6 +271,11 @@ def as_timeout_s(timeout_s: float) -> float:
             value=timeout_s,
         )
     return float(timeout_s)
+
+
+def as_snapshot(at: str | None) -> str:
+    """The name of the snapshot to read, empty for the present."""
+    return "" if at is None else check_name(at, "at")
 
 
 def as_request_id(request_id: str | None) -> str:

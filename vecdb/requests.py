@@ -112,6 +112,8 @@ class SearchRequest:
         What each hit brings along.
     read_after_seq
         Wait until this write is visible.
+    at
+        Search what the snapshot of this name holds; empty: what the collection holds now.
     """
 
     queries: F32Array
@@ -123,26 +125,37 @@ class SearchRequest:
     with_payloads: bool = True
     with_vectors: bool = False
     read_after_seq: int = 0
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GetRequest:
-    """Points by id, in the order of ``ids``; unknown ids are left out."""
+    """Points by id, in the order of ``ids``; unknown ids are left out. ``at`` as in ``SearchRequest``."""
 
     ids: tuple[PointId, ...]
     with_payloads: bool = True
     with_vectors: bool = False
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CountRequest:
+    """The number of points that match. ``at`` as in ``SearchRequest``."""
+
+    where: Where = None
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ScrollRequest:
-    """One page of the points that match, in a stable order."""
+    """One page of the points that match, in a stable order. ``at`` as in ``SearchRequest``."""
 
     limit: int
     where: Where = None
     cursor: bytes | None = None
     with_payloads: bool = True
     with_vectors: bool = False
+    at: str = ""
 
 
 def check_batch(request: WriteRequest) -> None:

@@ -198,6 +198,44 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class CompactionReport:
+    """What a compaction did, or would do.
+
+    Attributes
+    ----------
+    segments_before, segments_after
+        Number of segments.
+    size_bytes_before, size_bytes_after
+        Bytes of their files; those of a forecast are estimates.
+    rows_dropped
+        Rows of deleted or replaced points whose space was reclaimed.
+    """
+
+    segments_before: int
+    segments_after: int
+    size_bytes_before: int
+    size_bytes_after: int
+    rows_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A named snapshot.
+
+    Attributes
+    ----------
+    created_s
+        When it was taken, seconds since 1970-01-01 UTC.
+    seq
+        The last write that it holds.
+    """
+
+    name: str
+    created_s: float
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionStats:
     """What a collection holds and what happened to it since it was opened.
 

@@ -95,6 +95,33 @@ def test_check_of_what_is_no_database(vecdb_command, tmp_path, name):
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["letter.txt"]
 
 
+def test_compact_says_what_it_would_reclaim_and_does_it(vecdb_command, database):
+    with vecdb.open(database) as opened:
+        opened.collection("docs").flush()
+        opened.collection("docs").delete(list(range(6)))
+        opened.collection("docs").flush()
+        points = opened.collection("docs").count()
+    forecast = vecdb_command("compact", database, "docs", "--dry-run", "--json").json["docs"]
+    assert forecast["rows_dropped"] > 0
+    assert "would be dropped" in vecdb_command("compact", database, "--dry-run").out
+    done = vecdb_command("compact", database, "--json").json["docs"]
+    assert done["rows_dropped"] == forecast["rows_dropped"]
+    assert done["segments_after"] == 1
+    assert "0 were dropped" in vecdb_command("compact", database, "--purge").out
+    assert vecdb_command("stats", database, "docs", "--json").json["docs"]["points"] == points
+    assert vecdb_command("compact", database, "--purge", "--dry-run").status == 2
+
+
+def test_snapshots_are_taken_listed_and_dropped(vecdb_command, database):
+    assert "docs has no snapshots" in vecdb_command("snapshot", database, "docs").out
+    taken = vecdb_command("snapshot", database, "docs", "--create", "monday", "--json").json["snapshots"]
+    assert [each["name"] for each in taken] == ["monday"]
+    assert "monday: taken 20" in vecdb_command("snapshot", database, "docs").out
+    assert vecdb_command("snapshot", database, "docs", "--create", "monday").status == 1
+    assert vecdb_command("snapshot", database, "docs", "--drop", "monday", "--json").json == {"snapshots": []}
+    assert vecdb_command("snapshot", database).status == 2
+
+
 def test_version_says_what_matters(vecdb_command):
     facts = vecdb_command("version", "--json").json
     assert facts["vecdb"] == vecdb.__version__

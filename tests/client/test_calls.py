@@ -6,7 +6,7 @@ import pytest
 from vecdb.arguments import upsert_request
 from vecdb.client import calls
 from vecdb.client.calls import Described
-from vecdb.requests import DeleteRequest, SearchRequest
+from vecdb.requests import CountRequest, DeleteRequest, SearchRequest
 from vecdb.schema import CollectionSchema
 
 DOCS = Described("docs", "5f3a", CollectionSchema.single(4))
@@ -38,14 +38,19 @@ def test_every_request_names_the_collection_by_name_and_id():
     for call in (
         calls.write(DOCS, DeleteRequest((1,))),
         calls.search(DOCS, SearchRequest(np.ones((1, 4), np.float32), 1)),
-        calls.count(DOCS, None),
+        calls.count(DOCS, CountRequest()),
         calls.stats(DOCS),
         calls.flush(DOCS),
         calls.wait_indexed(DOCS, 1.0),
+        calls.compact(DOCS, 1.0, False),
+        calls.purge(DOCS, 1.0),
+        calls.create_snapshot(DOCS, "s"),
+        calls.drop_snapshot(DOCS, "s"),
+        calls.snapshots(DOCS),
     ):
         assert (call.request.collection, call.request.collection_id) == ("docs", "5f3a")
 
 
 def test_waiting_on_the_server_ends_before_the_client_gives_up():
-    call = calls.wait_indexed(DOCS, 7.0)
-    assert call.timeout_s > call.request.timeout_s == 7.0
+    for call in (calls.wait_indexed(DOCS, 7.0), calls.compact(DOCS, 7.0, True), calls.purge(DOCS, 7.0)):
+        assert call.timeout_s > call.request.timeout_s == 7.0

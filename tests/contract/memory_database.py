@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from vecdb.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, In
 from vecdb.filter import Filter, parse_filter
 from vecdb.payload import decode_payload
 from vecdb.requests import (
+    CountRequest,
     DeleteRequest,
     FilterText,
     GetRequest,
@@ -34,7 +36,7 @@ from vecdb.requests import (
     check_search,
     check_vectors,
 )
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.types import F32Array, Metric, PointId
 
@@ -102,6 +104,7 @@ class MemoryCollection(Collection):
         self.schema = schema
         self.database = database
         self.points: dict[PointId, Stored] = {}
+        self.kept: dict[str, tuple[SnapshotInfo, dict[PointId, Stored]]] = {}
         self.seq = 0
         self.applied: dict[str, tuple[object, WriteResult]] = {}
 
@@ -154,10 +157,17 @@ class MemoryCollection(Collection):
             del self.points[each]
         return len(ids)
 
-    def matching(self, where: Filter | None) -> list[PointId]:
+    def points_at(self, at: str) -> dict[PointId, Stored]:
+        if not at:
+            return self.points
+        if at not in self.kept:
+            raise NotFound(f"no snapshot {at!r}", field="snapshot", value=at)
+        return self.kept[at][1]
+
+    def matching(self, where: Filter | None, at: str = "") -> list[PointId]:
         return [
             each
-            for each, stored in self.points.items()
+            for each, stored in self.points_at(at).items()
             if where is None or satisfies(where, decode_payload(stored.payload))
         ]
 
@@ -172,21 +182,20 @@ class MemoryCollection(Collection):
                 )
             declared = self.schema.vector(request.field)
             check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
-            allowed = [
-                each for each in self.matching(bound(request.where)) if declared.name in self.points[each].vectors
-            ]
-            found = {each: self.points[each] for each in allowed}
+            points = self.points_at(request.at)
+            allowed = self.matching(bound(request.where), request.at)
+            found = {each: points[each] for each in allowed if declared.name in points[each].vectors}
             return [ranked(query, found, declared.name, declared.metric, request) for query in request.queries]
 
     def run_get(self, request: GetRequest) -> list[Point]:
         self.check()
         with self.database.lock:
-            return [self.point(each, request) for each in request.ids if each in self.points]
+            return [self.point(each, request) for each in request.ids if each in self.points_at(request.at)]
 
-    def run_count(self, where: Where) -> int:
+    def run_count(self, request: CountRequest) -> int:
         self.check()
         with self.database.lock:
-            return len(self.matching(bound(where)))
+            return len(self.matching(bound(request.where), request.at))
 
     def run_scroll(self, request: ScrollRequest) -> Page:
         self.check()
@@ -197,13 +206,14 @@ class MemoryCollection(Collection):
             )
         after = (request.cursor or b"")[len(b"memory:") :]
         with self.database.lock:
-            ids = sorted((place(each), each) for each in self.matching(bound(request.where)) if place(each) > after)
+            matching = self.matching(bound(request.where), request.at)
+            ids = sorted((place(each), each) for each in matching if place(each) > after)
             page = ids[: request.limit]
             points = [self.point(each, request) for _, each in page]
         return Page(points, b"memory:" + page[-1][0] if len(ids) > len(page) else None)
 
     def point(self, point_id: PointId, request: GetRequest | ScrollRequest) -> Point:
-        stored = self.points[point_id]
+        stored = self.points_at(request.at)[point_id]
         return Point(
             point_id,
             stored.payload if request.with_payloads else None,
@@ -220,6 +230,41 @@ class MemoryCollection(Collection):
     def wait_indexed(self, timeout_s: float = 600.0) -> None:
         as_timeout_s(timeout_s)
         self.check()
+
+    def compact(self, timeout_s: float = 600.0, *, dry_run: bool = False) -> CompactionReport:
+        as_timeout_s(timeout_s)
+        self.check()
+        return CompactionReport(0, 0, 0, 0, 0)
+
+    def purge(self, timeout_s: float = 600.0) -> CompactionReport:
+        for name, (_, points) in sorted(self.kept.items()):
+            if any(self.points.get(each) is not stored for each, stored in points.items()):
+                raise FailedPrecondition(
+                    f"snapshot {name!r} keeps points that were deleted after it; drop it first",
+                    field="snapshot",
+                    value=name,
+                )
+        return self.compact(timeout_s)
+
+    def create_snapshot(self, name: str) -> SnapshotInfo:
+        check_name(name, "snapshot")
+        self.check()
+        with self.database.lock:
+            if name in self.kept:
+                raise AlreadyExists(f"snapshot {name!r} exists", field="snapshot", value=name)
+            self.kept[name] = SnapshotInfo(name, time.time(), self.seq), dict(self.points)
+            return self.kept[name][0]
+
+    def drop_snapshot(self, name: str) -> None:
+        check_name(name, "snapshot")
+        self.check()
+        with self.database.lock:
+            self.points_at(name)
+            del self.kept[name]
+
+    def snapshots(self) -> Sequence[SnapshotInfo]:
+        self.check()
+        return [self.kept[name][0] for name in sorted(self.kept)]
 
 
 def bound(where: Where) -> Filter | None:

@@ -19,6 +19,7 @@ SMALL = EngineOptions(
     graph_rows_min=40,
     log_file_bytes_first=65_536,
     log_kept_bytes=4_096,
+    compaction=False,
     kernels="cpu",
 )
 

@@ -16,13 +16,15 @@ from vecdb.query import execute
 from vecdb.schema import CollectionSchema, IndexSpec, VectorField
 from vecdb.storage.array_file import ArrayFile
 
-UNVERIFIED = EngineOptions(memtable_size_bytes=64 * 400, graph_rows_min=40, kernels="cpu", verify_ahead_bytes_max=0)
+UNVERIFIED = EngineOptions(
+    memtable_size_bytes=64 * 400, graph_rows_min=40, kernels="cpu", verify_ahead_bytes_max=0, compaction=False
+)
 
 
 def request_for(query, k=5, **arguments):
     given = {
         "field": None, "where": None, "params": None, "recall": None, "ef": None, "with_payloads": True,
-        "with_vectors": False, "read_after_seq": 0,
+        "with_vectors": False, "read_after_seq": 0, "at": None,
     }  # fmt: skip
     return search_request(query, k, batch=False, **(given | arguments))
 

@@ -35,9 +35,9 @@ class ScriptedCollection(MemoryCollection):
         self.database.note("search")
         return super().run_search(request)
 
-    def run_count(self, where: Any) -> Any:
+    def run_count(self, request: Any) -> Any:
         self.database.note("count")
-        return super().run_count(where)
+        return super().run_count(request)
 
     def wait_indexed(self, timeout_s: float = 600.0) -> None:
         self.database.note("wait_indexed")

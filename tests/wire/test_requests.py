@@ -6,7 +6,7 @@ import pytest
 from vecdb.arguments import delete_request, upsert_request
 from vecdb.errors import InvalidArgument, Unimplemented
 from vecdb.filter import Field
-from vecdb.requests import DeleteRequest, FilterText, GetRequest, ScrollRequest, SearchRequest
+from vecdb.requests import CountRequest, DeleteRequest, FilterText, GetRequest, ScrollRequest, SearchRequest
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.requests import (
     Target,
@@ -69,22 +69,22 @@ def test_deletes_arrive(request_):
 def test_searches_arrive(field, effort):
     queries = np.arange(6, dtype=np.float32).reshape(2, 3)
     request = SearchRequest(
-        queries, 9, field, WHERE, with_payloads=False, with_vectors=True, read_after_seq=5, **effort
+        queries, 9, field, WHERE, with_payloads=False, with_vectors=True, read_after_seq=5, at="monday", **effort
     )
     found = decode_search(over_the_wire(encode_search(DOCS, request)))
     np.testing.assert_array_equal(found.queries, queries)
-    for name in ("k", "field", "where", "recall", "ef", "with_payloads", "with_vectors", "read_after_seq"):
+    for name in ("k", "field", "where", "recall", "ef", "with_payloads", "with_vectors", "read_after_seq", "at"):
         assert getattr(found, name) == getattr(request, name), name
 
 
 def test_reads_arrive():
-    get = GetRequest((3, "x"), with_payloads=False, with_vectors=True)
+    get = GetRequest((3, "x"), with_payloads=False, with_vectors=True, at="monday")
     assert decode_get(over_the_wire(encode_get(DOCS, get))) == get
     for cursor in (None, b"", b"\x00\xff"):
-        scroll = ScrollRequest(7, WHERE, cursor, with_payloads=False, with_vectors=True)
+        scroll = ScrollRequest(7, WHERE, cursor, with_payloads=False, with_vectors=True, at="monday")
         assert decode_scroll(over_the_wire(encode_scroll(DOCS, scroll))) == scroll
-    assert decode_count(over_the_wire(encode_count(DOCS, WHERE))) == WHERE
-    assert decode_count(over_the_wire(encode_count(DOCS, None))) is None
+    for count in (CountRequest(WHERE, "monday"), CountRequest()):
+        assert decode_count(over_the_wire(encode_count(DOCS, count))) == count
 
 
 def upsert(**changes):

@@ -29,6 +29,8 @@ COMMANDS = {
     "search": ("vecdb.cli.search", "find the nearest points of a collection"),
     "stats": ("vecdb.cli.stats", "what a database holds and what is on disk"),
     "check": ("vecdb.cli.check", "read and verify every byte of a database"),
+    "compact": ("vecdb.cli.compact", "give the space of deleted and replaced points back"),
+    "snapshot": ("vecdb.cli.snapshot", "keep what a collection holds now under a name"),
     "bench": ("vecdb.bench.command", "measure vecdb beside other engines"),
     "warmup": ("vecdb.cli.warmup", "compile the search kernels now instead of at the first search"),
     "version": ("vecdb.cli.version", "versions of everything that matters in a bug report"),

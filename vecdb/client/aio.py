@@ -17,7 +17,7 @@ from vecdb.arguments import (
     RecallArgument,
     VectorsArgument,
     WhereArgument,
-    as_where,
+    count_request,
     delete_request,
     get_request,
     scroll_request,
@@ -38,7 +38,7 @@ from vecdb.client.connection import (
     credentials,
 )
 from vecdb.client.sessions import SessionLost
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
@@ -216,10 +216,15 @@ class AsyncCollection:
         return await self._run(calls.write(self._described, delete_request(ids, where, params, request_id)))
 
     async def get(
-        self, ids: Iterable[PointId], *, with_payloads: bool = True, with_vectors: bool = False
+        self,
+        ids: Iterable[PointId],
+        *,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        at: str | None = None,
     ) -> list[Point]:
-        """The points with these ids that exist, in the order asked for."""
-        return await self._run(calls.get(self._described, get_request(ids, with_payloads, with_vectors)))
+        """The points with these ids that exist, now or in the snapshot ``at``, in the order asked for."""
+        return await self._run(calls.get(self._described, get_request(ids, with_payloads, with_vectors, at)))
 
     async def search(
         self,
@@ -234,11 +239,12 @@ class AsyncCollection:
         with_payloads: bool = True,
         with_vectors: bool = False,
         read_after_seq: int = 0,
+        at: str | None = None,
     ) -> Hits:
         """The ``k`` points nearest to ``query`` ((dim,) real numbers) that match ``where``."""
         request = search_request(
             query, k, batch=False, field=field, where=where, params=params, recall=recall, ef=ef,
-            with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq,
+            with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
         )  # fmt: skip
         return (await self._run(calls.search(self._described, request)))[0]
 
@@ -255,17 +261,20 @@ class AsyncCollection:
         with_payloads: bool = True,
         with_vectors: bool = False,
         read_after_seq: int = 0,
+        at: str | None = None,
     ) -> list[Hits]:
         """``search`` for each row of ``queries`` ((nq, dim) real numbers), faster than one by one."""
         request = search_request(
             queries, k, batch=True, field=field, where=where, params=params, recall=recall, ef=ef,
-            with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq,
+            with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
         )  # fmt: skip
         return await self._run(calls.search(self._described, request))
 
-    async def count(self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None) -> int:
-        """Number of points, or of those that match."""
-        return await self._run(calls.count(self._described, as_where(where, params)))
+    async def count(
+        self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None, at: str | None = None
+    ) -> int:
+        """Number of points, or of those that match, now or in the snapshot ``at``."""
+        return await self._run(calls.count(self._described, count_request(where, params, at)))
 
     async def scroll(
         self,
@@ -275,13 +284,15 @@ class AsyncCollection:
         with_payloads: bool = True,
         with_vectors: bool = False,
         page_rows: int = SCROLL_PAGE_ROWS,
+        at: str | None = None,
     ) -> AsyncIterator[Point]:
         """Every point that matches, in a stable order, fetched ``page_rows`` at a time (``async for``)."""
         cursor: bytes | None = None
         while True:
             page = await self.scroll_page(
-                page_rows, cursor, where=where, params=params, with_payloads=with_payloads, with_vectors=with_vectors
-            )
+                page_rows, cursor, where=where, params=params, with_payloads=with_payloads, with_vectors=with_vectors,
+                at=at,
+            )  # fmt: skip
             for point in page.points:
                 yield point
             cursor = page.next_cursor
@@ -297,9 +308,10 @@ class AsyncCollection:
         params: Mapping[str, Any] | None = None,
         with_payloads: bool = True,
         with_vectors: bool = False,
+        at: str | None = None,
     ) -> Page:
         """One page of at most ``limit`` points (1 to 10,000), and the cursor of the next."""
-        request = scroll_request(limit, cursor, where, params, with_payloads, with_vectors)
+        request = scroll_request(limit, cursor, where, params, with_payloads, with_vectors, at)
         return await self._run(calls.scroll(self._described, request))
 
     async def stats(self) -> CollectionStats:
@@ -313,6 +325,26 @@ class AsyncCollection:
     async def wait_indexed(self, timeout_s: float = 600.0) -> None:
         """Flush, then return when no row waits for an index; raises DeadlineExceeded after ``timeout_s`` seconds."""
         await self._run(calls.wait_indexed(self._described, timeout_s))
+
+    async def compact(self, timeout_s: float = 600.0, *, dry_run: bool = False) -> CompactionReport:
+        """Merge the segments into as few as there can be, without dead rows; see ``Collection.compact``."""
+        return await self._run(calls.compact(self._described, timeout_s, dry_run))
+
+    async def purge(self, timeout_s: float = 600.0) -> CompactionReport:
+        """Return when nothing that was deleted is left in any file; see ``Collection.purge``."""
+        return await self._run(calls.purge(self._described, timeout_s))
+
+    async def create_snapshot(self, name: str) -> SnapshotInfo:
+        """Keep what the collection holds now under a name, to be read with ``at=name``; copies nothing."""
+        return await self._run(calls.create_snapshot(self._described, name))
+
+    async def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot, so that the space of what only it kept is reclaimed; raises NotFound."""
+        await self._run(calls.drop_snapshot(self._described, name))
+
+    async def snapshots(self) -> Sequence[SnapshotInfo]:
+        """The snapshots, by name."""
+        return await self._run(calls.snapshots(self._described))
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{each.name or 'vector'}: {each.dim}-d {each.metric.value}" for each in self.schema.vectors)

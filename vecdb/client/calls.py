@@ -15,18 +15,25 @@ from google.protobuf.message import Message
 
 from vecdb.arguments import as_timeout_s
 from vecdb.requests import (
+    CountRequest,
     GetRequest,
     ScrollRequest,
     SearchRequest,
     UpsertRequest,
-    Where,
     WriteRequest,
     check_against_schema,
 )
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import NAME_BYTES_MAX, CollectionSchema, check_name
 from vecdb.v1 import vecdb_pb2
-from vecdb.wire.replies import decode_hits, decode_points, decode_stats, decode_write_result
+from vecdb.wire.replies import (
+    decode_compaction,
+    decode_hits,
+    decode_points,
+    decode_snapshots,
+    decode_stats,
+    decode_write_result,
+)
 from vecdb.wire.requests import Target, encode_count, encode_get, encode_scroll, encode_search, encode_write
 from vecdb.wire.schemas import decode_schema, encode_schema
 
@@ -159,9 +166,9 @@ def get(of: Described, request: GetRequest) -> Call[list[Point]]:
     return Call("Get", encode_get(of.target, request), _points_reader(request))
 
 
-def count(of: Described, where: Where) -> Call[int]:
+def count(of: Described, request: CountRequest) -> Call[int]:
     """Number of points."""
-    return Call("Count", encode_count(of.target, where), lambda reply: reply.count)
+    return Call("Count", encode_count(of.target, request), lambda reply: reply.count)
 
 
 def scroll(of: Described, request: ScrollRequest) -> Call[Page]:
@@ -194,6 +201,50 @@ def wait_indexed(of: Described, timeout_s: float) -> Call[None]:
     timeout_s = as_timeout_s(timeout_s)
     request = vecdb_pb2.WaitIndexedRequest(collection=of.name, collection_id=of.collection_id, timeout_s=timeout_s)
     return Call("WaitIndexed", request, _nothing, timeout_s=max(0.0, timeout_s) + WAIT_MARGIN_S)
+
+
+def compact(of: Described, timeout_s: float, dry_run: bool) -> Call[CompactionReport]:
+    """Merge segments."""
+    timeout_s = as_timeout_s(timeout_s)
+    request = vecdb_pb2.CompactRequest(
+        collection=of.name, collection_id=of.collection_id, timeout_s=timeout_s, dry_run=bool(dry_run)
+    )
+    return Call("Compact", request, decode_compaction, timeout_s=timeout_s + WAIT_MARGIN_S)
+
+
+def purge(of: Described, timeout_s: float) -> Call[CompactionReport]:
+    """Remove what was deleted from every file."""
+    timeout_s = as_timeout_s(timeout_s)
+    request = vecdb_pb2.PurgeRequest(collection=of.name, collection_id=of.collection_id, timeout_s=timeout_s)
+    return Call("Purge", request, decode_compaction, timeout_s=timeout_s + WAIT_MARGIN_S)
+
+
+def create_snapshot(of: Described, name: str) -> Call[SnapshotInfo]:
+    """Take a snapshot."""
+    request = vecdb_pb2.CreateSnapshotRequest(
+        collection=of.name, collection_id=of.collection_id, name=check_name(name, "snapshot")
+    )
+    return Call(
+        "CreateSnapshot",
+        request,
+        lambda reply: decode_snapshots(reply)[0],
+        repeatable=False,
+        timeout_s=FLUSH_TIMEOUT_S,
+    )
+
+
+def drop_snapshot(of: Described, name: str) -> Call[None]:
+    """Forget a snapshot."""
+    request = vecdb_pb2.DropSnapshotRequest(
+        collection=of.name, collection_id=of.collection_id, name=check_name(name, "snapshot")
+    )
+    return Call("DropSnapshot", request, _nothing, repeatable=False)
+
+
+def snapshots(of: Described) -> Call[list[SnapshotInfo]]:
+    """The snapshots, by name."""
+    request = vecdb_pb2.ListSnapshotsRequest(collection=of.name, collection_id=of.collection_id)
+    return Call("ListSnapshots", request, decode_snapshots)
 
 
 def _described(reply: vecdb_pb2.CollectionReply) -> Described:

@@ -23,8 +23,8 @@ from vecdb.client.connection import (
     credentials,
 )
 from vecdb.client.sessions import SessionLost, Sessions
-from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
 
 _Result = TypeVar("_Result")
@@ -162,9 +162,9 @@ class RemoteCollection(Collection):
         """The points that exist."""
         return self._database.run(calls.get(self._described, request))
 
-    def run_count(self, where: Where) -> int:
+    def run_count(self, request: CountRequest) -> int:
         """The number of points that match."""
-        return self._database.run(calls.count(self._described, where))
+        return self._database.run(calls.count(self._described, request))
 
     def run_scroll(self, request: ScrollRequest) -> Page:
         """One page of points."""
@@ -181,3 +181,23 @@ class RemoteCollection(Collection):
     def wait_indexed(self, timeout_s: float = 600.0) -> None:
         """Flush, then return when no row waits for an index; raises DeadlineExceeded after ``timeout_s`` seconds."""
         self._database.run(calls.wait_indexed(self._described, timeout_s))
+
+    def compact(self, timeout_s: float = 600.0, *, dry_run: bool = False) -> CompactionReport:
+        """Merge the segments into as few as there can be, without dead rows."""
+        return self._database.run(calls.compact(self._described, timeout_s, dry_run))
+
+    def purge(self, timeout_s: float = 600.0) -> CompactionReport:
+        """Return when nothing that was deleted is left in any file."""
+        return self._database.run(calls.purge(self._described, timeout_s))
+
+    def create_snapshot(self, name: str) -> SnapshotInfo:
+        """Keep what the collection holds now under a name."""
+        return self._database.run(calls.create_snapshot(self._described, name))
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot."""
+        self._database.run(calls.drop_snapshot(self._described, name))
+
+    def snapshots(self) -> Sequence[SnapshotInfo]:
+        """The snapshots, by name."""
+        return self._database.run(calls.snapshots(self._described))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from vecdb.api import Collection
 from vecdb.arguments import as_timeout_s
 from vecdb.engine.store import OpenCollection
-from vecdb.requests import GetRequest, ScrollRequest, SearchRequest, Where, WriteRequest
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
 
 Lease: TypeAlias = Callable[[], AbstractContextManager[OpenCollection]]
@@ -46,10 +46,10 @@ class EmbeddedCollection(Collection):
         with self._lease() as opened:
             return opened.get(request)
 
-    def run_count(self, where: Where) -> int:
+    def run_count(self, request: CountRequest) -> int:
         """The number of points that match."""
         with self._lease() as opened:
-            return opened.count(where)
+            return opened.count(request)
 
     def run_scroll(self, request: ScrollRequest) -> Page:
         """One page of points."""
@@ -70,3 +70,28 @@ class EmbeddedCollection(Collection):
         """Flush, then return when no row waits for an index."""
         with self._lease() as opened:
             opened.wait_indexed(as_timeout_s(timeout_s))
+
+    def compact(self, timeout_s: float = 600.0, *, dry_run: bool = False) -> CompactionReport:
+        """Merge the segments into as few as there can be, without dead rows."""
+        with self._lease() as opened:
+            return opened.compact(as_timeout_s(timeout_s), dry_run=bool(dry_run))
+
+    def purge(self, timeout_s: float = 600.0) -> CompactionReport:
+        """Return when nothing that was deleted is left in any file."""
+        with self._lease() as opened:
+            return opened.purge(as_timeout_s(timeout_s))
+
+    def create_snapshot(self, name: str) -> SnapshotInfo:
+        """Keep what the collection holds now under a name."""
+        with self._lease() as opened:
+            return opened.snapshots.create(name)
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot."""
+        with self._lease() as opened:
+            opened.snapshots.drop(name)
+
+    def snapshots(self) -> Sequence[SnapshotInfo]:
+        """The snapshots, by name."""
+        with self._lease() as opened:
+            return opened.snapshots.list()

@@ -61,7 +61,8 @@ class Flusher:
                     raise self._state.flush_failure
                 memtable = self._state.view.memtables[0].memtable
                 try:
-                    self._flush(memtable)
+                    with self._state.replacing:
+                        self._flush(memtable)
                 except BaseException as error:
                     self._state.flush_failure = error
                     raise
@@ -109,7 +110,6 @@ class Flusher:
             state.publish(state.view.flushed(memtable, reader, kept))
 
         self._writer.run(swap).result()
-        state.sweep_files()
         if not state.mirror_behind:
             state.log.trim(manifest.flushed_seq)
         state.events.count("flushes")

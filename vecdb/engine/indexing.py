@@ -9,17 +9,53 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from vecdb.engine.background import BackgroundWork
 from vecdb.engine.manifest import Manifest
+from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import CollectionState
-from vecdb.errors import DeadlineExceeded
+from vecdb.errors import Cancelled, DeadlineExceeded
 from vecdb.index.hnsw import HnswBuilder, HnswParams
-from vecdb.schema import IndexKind, VectorField
-from vecdb.segment.layout import Role, SegmentEntry
+from vecdb.kernels.protocol import Kernels
+from vecdb.schema import CollectionSchema, IndexKind, VectorField
+from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
+
+
+def lacking_graphs(entry: SegmentEntry, schema: CollectionSchema, options: EngineOptions) -> list[VectorField]:
+    """The fields of a segment that wait for a graph, told from the manifest alone: nothing is opened for it."""
+    if entry.rows < options.graph_rows_min:
+        return []
+    return [
+        declared
+        for declared in schema.vectors
+        if declared.index.kind is not IndexKind.FLAT and entry.file(Role.GRAPH, declared.name) is None
+    ]
+
+
+def build_graph(
+    reader: SegmentReader,
+    declared: VectorField,
+    writer: SegmentWriter,
+    kernels: Kernels,
+    cancelled: Callable[[], bool],
+) -> SegmentFile:
+    """Build the graph of a field and write it.
+
+    Raises
+    ------
+    Cancelled
+        ``cancelled``, asked about every 20 ms, said so; nothing was written.
+    """
+    spec = declared.index
+    params = HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed)
+    builder = HnswBuilder(kernels, reader.field(declared.name).codes, params)
+    if not builder.run(cancelled=cancelled):
+        raise Cancelled("the graph is not needed any more", field=declared.name)
+    return writer.write(Role.GRAPH, builder.arrays(), declared.name)
 
 
 class Indexer:
@@ -27,19 +63,17 @@ class Indexer:
 
     def __init__(self, state: CollectionState, pool: ThreadPoolExecutor) -> None:
         self._state = state
-        self._pool = pool
+        self._work = BackgroundWork(pool, self._build_what_lacks)
         self._changed = threading.Condition()
-        self._scheduled = False
         self._failed: dict[tuple[int, str], BaseException] = {}
         self._counted: tuple[Manifest | None, int] = (None, 0)
 
     def schedule(self) -> None:
         """Build what is missing, soon."""
+        if self.waiting_rows():
+            self._work.schedule()
         with self._changed:
-            if self._scheduled or self.waiting_rows() == 0:
-                return
-            self._scheduled = True
-        self._pool.submit(self._run)
+            self._changed.notify_all()
 
     def unindexed_rows(self) -> int:
         """Rows that no index holds yet: those of segments that wait for their graph, and of memtables."""
@@ -91,53 +125,39 @@ class Indexer:
 
     def stop(self) -> None:
         """Wait until the running build has noticed that the collection is closing."""
-        with self._changed:
-            while self._scheduled:
-                self._changed.wait()
+        self._work.stop()
 
     def _waiting(self, manifest: Manifest) -> Iterator[tuple[SegmentEntry, VectorField]]:
-        """What lacks a graph, told from the manifest alone: nothing is opened for it."""
         for entry in manifest.segments:
-            if entry.rows < self._state.options.graph_rows_min:
-                continue
-            for declared in manifest.schema.vectors:
-                if declared.index.kind is not IndexKind.FLAT and entry.file(Role.GRAPH, declared.name) is None:
-                    yield entry, declared
+            for declared in lacking_graphs(entry, manifest.schema, self._state.options):
+                yield entry, declared
 
     def _next(self) -> tuple[SegmentReader, VectorField] | None:
-        """The next graph to build: of a segment that is in the view and has not failed."""
-        readers = {segment.reader.segment_id: segment.reader for segment in self._state.view.segments}
-        for entry, declared in self._waiting(self._state.manifest):
-            if entry.segment_id in readers and (entry.segment_id, declared.name) not in self._failed:
-                return readers[entry.segment_id], declared
+        """The next graph to build: of a segment that is in the view, is not being merged and has not failed."""
+        state = self._state
+        readers = {segment.reader.segment_id: segment.reader for segment in state.view.segments}
+        for entry, declared in self._waiting(state.manifest):
+            number = entry.segment_id
+            if number in readers and self._may_build(number) and (number, declared.name) not in self._failed:
+                return readers[number], declared
         return None
 
-    def _run(self) -> None:
-        try:
-            while (wanted := self._next_or_end()) is not None:
-                self._build_or_report(*wanted)
-                with self._changed:
-                    self._changed.notify_all()
-        except BaseException:
-            self._end()
-            raise
+    def _may_build(self, number: int) -> bool:
+        """Whether a segment is there and is not being merged into one that will have a graph of its own."""
+        state = self._state
+        return not state.closing.is_set() and number not in state.merging and state.manifest.segment(number) is not None
 
-    def _next_or_end(self) -> tuple[SegmentReader, VectorField] | None:
-        """What to build next. Where there is nothing the run ends at once: what is flushed later needs another."""
-        with self._changed:
-            wanted = None if self._state.closing.is_set() else self._next()
-            if wanted is None:
-                self._end()
-            return wanted
-
-    def _end(self) -> None:
-        with self._changed:
-            self._scheduled = False
-            self._changed.notify_all()
+    def _build_what_lacks(self) -> None:
+        while not self._state.closing.is_set() and (wanted := self._next()) is not None:
+            self._build_or_report(*wanted)
+            with self._changed:
+                self._changed.notify_all()
 
     def _build_or_report(self, reader: SegmentReader, declared: VectorField) -> None:
         try:
             self._build(reader, declared)
+        except Cancelled:
+            return
         except BaseException as error:  # noqa: BLE001 - kept for whoever waits, who would wait for ever otherwise
             # The segment goes on being scanned; the error comes out of wait_indexed and of the log.
             self._failed[(reader.segment_id, declared.name)] = error
@@ -147,21 +167,20 @@ class Indexer:
 
     def _build(self, reader: SegmentReader, declared: VectorField) -> None:
         state = self._state
-        spec = declared.index
-        builder = HnswBuilder(
-            state.kernels,
-            reader.field(declared.name).codes,
-            HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed),
-        )
-        if not builder.run(cancelled=state.closing.is_set):
-            return
-        writer = SegmentWriter(state.directory, reader.entry.segment_id, state.manifest.schema)
-        file = writer.write(Role.GRAPH, builder.arrays(), declared.name)
+        number = reader.entry.segment_id
+        writer = SegmentWriter(state.directory, number, state.manifest.schema)
+        file = build_graph(reader, declared, writer, state.kernels, lambda: not self._may_build(number))
+        with state.replacing:
+            if state.manifest.segment(reader.segment_id) is None:
+                # It was merged into another one meanwhile.
+                writer.abandon()
+                return
 
-        def change(manifest: Manifest) -> Manifest:
-            entry = next(each for each in manifest.segments if each.segment_id == reader.entry.segment_id)
-            return manifest.with_segment(entry.with_file(file))
+            def change(manifest: Manifest) -> Manifest:
+                entry = manifest.segment(reader.segment_id)
+                assert entry is not None
+                return manifest.with_segment(entry.with_file(file))
 
-        state.commit(change)
-        reader.attach(file)
+            state.commit(change)
+            reader.attach(file)
         state.events.count("graphs_built")

@@ -74,6 +74,10 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     snapshots: tuple[SnapshotEntry, ...] = ()
 
+    def segment(self, segment_id: int) -> SegmentEntry | None:
+        """The segment of this number."""
+        return next((each for each in self.segments if each.segment_id == segment_id), None)
+
     def with_segment(self, entry: SegmentEntry) -> Manifest:
         """With ``entry`` added, or in place of the one of the same number."""
         kept = [each for each in self.segments if each.segment_id != entry.segment_id]

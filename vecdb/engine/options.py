@@ -24,6 +24,14 @@ class EngineOptions:
         Longest time one write is held back for that.
     graph_rows_min
         A part with fewer rows gets no graph: scanning its codes is as fast.
+    compaction
+        Merge segments in the background. ``compact()`` does it on request either way.
+    compaction_fanout
+        Segments of about the same size that are merged into one.
+    compaction_dead_share_max
+        A segment with a larger share of deleted or replaced rows is rewritten.
+    segment_size_bytes_max
+        Merging makes no segment larger than this.
     open_collections_max
         Collections kept open; the least recently used is closed for another.
     writer_threads
@@ -43,6 +51,10 @@ class EngineOptions:
     unindexed_rows_max: int = 200_000
     slow_down_s_max: float = 1.0
     graph_rows_min: int = GRAPH_ROWS_MIN
+    compaction: bool = True
+    compaction_fanout: int = 4
+    compaction_dead_share_max: float = 0.2
+    segment_size_bytes_max: int = 8 * 2**30
     open_collections_max: int = 64
     writer_threads: int = 2
     log_kept_bytes: int = 2**20
@@ -57,6 +69,9 @@ class EngineOptions:
             ("unindexed_rows_max", 1, 2**40),
             ("slow_down_s_max", 0, 3600),
             ("graph_rows_min", 1, 2**31),
+            ("compaction_fanout", 2, 64),
+            ("compaction_dead_share_max", 0, 1),
+            ("segment_size_bytes_max", 1, 2**50),
             ("open_collections_max", 1, 100_000),
             ("writer_threads", 1, 64),
             ("log_kept_bytes", 0, 2**40),

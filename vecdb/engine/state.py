@@ -88,6 +88,10 @@ class CollectionState:
         """Why the last flush failed; ``None`` after one that did not."""
         self.mirror_behind = False
         """Whether the mirror could not be written at the last commit; the log is then kept."""
+        self.replacing = threading.Lock()
+        """Held while segments of the view are replaced or added, from the commit until they are published."""
+        self.merging: frozenset[int] = frozenset()
+        """Numbers of the segments that are being merged: nothing else is begun on them."""
         self._commit_lock = threading.Lock()
         self._next_segment_id = manifest.next_segment_id
 

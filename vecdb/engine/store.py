@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
+from vecdb.engine.compaction import Compactor
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
@@ -16,6 +17,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.read import run_get, run_scroll
 from vecdb.engine.recovery import open_collection_state
 from vecdb.engine.search import plan_at_once, plan_search, run_search
+from vecdb.engine.snapshot import Snapshots
 from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
@@ -23,18 +25,18 @@ from vecdb.engine.writer import Writer, prepare_write
 from vecdb.errors import DeadlineExceeded
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import (
+    CountRequest,
     GetRequest,
     ScrollRequest,
     SearchRequest,
     UpsertRequest,
-    Where,
     WriteRequest,
     check_against_schema,
     check_batch,
     check_scroll,
     check_search,
 )
-from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, WriteResult
 from vecdb.schema import CollectionSchema
 from vecdb.storage.directory import MmapDirectory
 
@@ -50,10 +52,18 @@ class OpenCollection:
         self._state = open_collection_state(directory, collection_id, options, kernels)
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
         self._indexer = Indexer(self._state, threads.indexing)
-        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._indexer.schedule)
+        self._compactor = Compactor(self._state, threads.compacting, self._writer, self._indexer.schedule)
+        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after)
         self._verifier = Verifier(self._state, threads.verifying)
+        self._snapshots = Snapshots(self._state, self.flush)
         if len(self._state.view.memtables) > 1:
             self._flusher.schedule()
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Begin the background work that the segments call for; after each flush."""
+        self._state.sweep_files()
+        self._compactor.schedule()
         self._indexer.schedule()
 
     @property
@@ -72,6 +82,7 @@ class OpenCollection:
             where = bind(request.where)
         slowed_s = self._slow_down() if isinstance(request, UpsertRequest) else 0.0
         result = self._writer.submit(prepare_write(request, where, state)).result()
+        self._compactor.note_replaced(result.upserted + result.deleted)
         return replace(result, slowed_s=slowed_s) if slowed_s else result
 
     def _slow_down(self) -> float:
@@ -91,18 +102,25 @@ class OpenCollection:
         """One ranking a query."""
         check_search(request)
         self._verifier.schedule()
-        search = plan_search(self._state, self._view_after(request.read_after_seq), request)
+        search = plan_search(self._state, self._view_after(request.read_after_seq, request.at), request)
         return run_search(self._state, search, request, self._indexer.unindexed_rows())
 
     def search_at_once(self, request: SearchRequest) -> list[Hits] | None:
         """The same where nothing has to be waited for, opened or verified; otherwise ``None``, at once."""
         check_search(request)
         view = self._state.view
-        search = None if view.seq < request.read_after_seq else plan_at_once(self._state, view, request)
+        waits = bool(request.at) or view.seq < request.read_after_seq
+        search = None if waits else plan_at_once(self._state, view, request)
         return None if search is None else run_search(self._state, search, request, self._indexer.unindexed_rows())
 
-    def _view_after(self, seq: int) -> View:
+    def _view_at(self, at: str) -> View:
+        """The present view, or the one that a snapshot keeps."""
+        return self._snapshots.view(at) if at else self._state.view
+
+    def _view_after(self, seq: int, at: str) -> View:
         state = self._state
+        if at:
+            return self._snapshots.view(at)
         if state.view.seq < seq:
             with state.published:
                 if not state.published.wait_for(
@@ -119,18 +137,18 @@ class OpenCollection:
 
     def get(self, request: GetRequest) -> list[Point]:
         """The points that exist."""
-        return run_get(self._state, self._state.view, request)
+        return run_get(self._state, self._view_at(request.at), request)
 
-    def count(self, where: Where) -> int:
+    def count(self, request: CountRequest) -> int:
         """The number of points that match."""
-        bound = bind(where)
-        view = self._state.view
+        bound = bind(request.where)
+        view = self._view_at(request.at)
         return view.live_rows if bound is None else count_matching(self._state, view, bound)
 
     def scroll(self, request: ScrollRequest) -> Page:
         """One page of points."""
         check_scroll(request)
-        return run_scroll(self._state, self._state.view, request)
+        return run_scroll(self._state, self._view_at(request.at), request)
 
     def flush(self) -> int:
         """Write all rows into segments; return the seq up to which they are."""
@@ -144,6 +162,25 @@ class OpenCollection:
         self.flush()
         self._indexer.schedule()
         self._indexer.wait_idle(max(0.0, deadline - time.monotonic()))
+
+    def compact(self, timeout_s: float, *, dry_run: bool = False) -> CompactionReport:
+        """Merge the segments into as few as there can be, without dead rows; or say what that would do."""
+        deadline = time.monotonic() + timeout_s
+        if dry_run:
+            return self._compactor.expected()
+        self.flush()
+        return self._compactor.compact(max(0.0, deadline - time.monotonic()))
+
+    def purge(self, timeout_s: float) -> CompactionReport:
+        """See to it that no live file holds what was deleted before the call."""
+        deadline = time.monotonic() + timeout_s
+        self.flush()
+        return self._compactor.purge(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The named snapshots."""
+        return self._snapshots
 
     def stats(self) -> CollectionStats:
         """What the collection holds."""
@@ -182,6 +219,7 @@ class OpenCollection:
         """
         state = self._state
         state.begin_close()
+        self._compactor.stop()
         self._indexer.stop()
         self._verifier.stop()
         with ExitStack() as closing:

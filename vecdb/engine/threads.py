@@ -15,7 +15,7 @@ def _be_nice() -> None:
 
 
 class Threads:
-    """Pools for committing writes, for flushing, for building indexes and for verifying files.
+    """Pools for committing writes, for flushing, for building indexes, for merging segments and for verifying files.
 
     Threads start when they are first needed.
     """
@@ -24,9 +24,10 @@ class Threads:
         self.writers = ThreadPoolExecutor(writer_threads, "vecdb-writer")
         self.flushing = ThreadPoolExecutor(1, "vecdb-flush")
         self.indexing = ThreadPoolExecutor(1, "vecdb-index", initializer=_be_nice)
+        self.compacting = ThreadPoolExecutor(1, "vecdb-compact", initializer=_be_nice)
         self.verifying = ThreadPoolExecutor(1, "vecdb-verify", initializer=_be_nice)
 
     def shut_down(self) -> None:
         """Wait for what runs and end the threads."""
-        for pool in (self.flushing, self.indexing, self.verifying, self.writers):
+        for pool in (self.flushing, self.indexing, self.compacting, self.verifying, self.writers):
             pool.shutdown(wait=True, cancel_futures=False)

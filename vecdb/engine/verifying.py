@@ -6,9 +6,9 @@ A search verifies what it reads either way. Once a file is verified as a whole t
 from __future__ import annotations
 
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from vecdb.engine.background import BackgroundWork
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
 from vecdb.errors import VecdbError
@@ -21,47 +21,33 @@ class Verifier:
 
     def __init__(self, state: CollectionState, pool: ThreadPoolExecutor) -> None:
         self._state = state
-        self._pool = pool
-        self._idle = threading.Condition()
-        self._running = False
+        self._work = BackgroundWork(pool, self._verify_what_is_new)
         self._seen: set[str] = set()
         self._scheduled_for: tuple[Manifest | None, int] = (None, 0)
 
     def schedule(self) -> None:
         """Verify what was not verified before, soon."""
         # A new segment is in the manifest first and in the view a moment later.
-        manifest, segments = self._state.manifest, len(self._state.view.segments)
-        if self._scheduled_for[0] is manifest and self._scheduled_for[1] == segments:
-            return
-        with self._idle:
-            if self._running:
-                return
-            self._running = True
-            self._scheduled_for = (manifest, segments)
-        self._pool.submit(self._run)
+        now = (self._state.manifest, len(self._state.view.segments))
+        if self._scheduled_for[0] is not now[0] or self._scheduled_for[1] != now[1]:
+            self._scheduled_for = now
+            self._work.schedule()
 
     def stop(self) -> None:
         """Wait until the running verification has noticed that the collection is closing."""
-        with self._idle:
-            while self._running:
-                self._idle.wait()
+        self._work.stop()
 
-    def _run(self) -> None:
+    def _verify_what_is_new(self) -> None:
         state = self._state
-        try:
-            entries = state.manifest.segments
-            size_bytes = sum(file.ref.size_bytes for entry in entries for file in entry.files)
-            for segment in state.view.segments:
-                for file in segment.reader.entry.files:
-                    if file.ref.name in self._seen or state.closing.is_set():
-                        continue
-                    self._seen.add(file.ref.name)
-                    if size_bytes <= state.options.verify_ahead_bytes_max:
-                        self._verify(segment.reader, file)
-        finally:
-            with self._idle:
-                self._running = False
-                self._idle.notify_all()
+        entries = state.manifest.segments
+        size_bytes = sum(file.ref.size_bytes for entry in entries for file in entry.files)
+        for segment in state.view.segments:
+            for file in segment.reader.entry.files:
+                if file.ref.name in self._seen or state.closing.is_set():
+                    continue
+                self._seen.add(file.ref.name)
+                if size_bytes <= state.options.verify_ahead_bytes_max:
+                    self._verify(segment.reader, file)
 
     def _verify(self, reader: SegmentReader, file: SegmentFile) -> None:
         try:

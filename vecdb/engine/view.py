@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vecdb.bitmap import LiveRows
+from vecdb.bitmap import Bitmap, LiveRows
 from vecdb.segment.memtable import Memtable, MemtableView
 from vecdb.segment.reader import SegmentReader
 from vecdb.types import I64Array, PointId, U64Array
@@ -124,5 +124,30 @@ class View:
                 alive = held.live.bitmap().contains(kept)
                 live = LiveRows.full(reader.rows).without(np.flatnonzero(~alive).tolist())
                 memtables = (*self.memtables[:number], *self.memtables[number + 1 :])
-                return replace(self, segments=(*self.segments, SegmentView(reader, live)), memtables=memtables)
+                return replace(self, segments=_with(self.segments, SegmentView(reader, live)), memtables=memtables)
         return self
+
+    def merged(self, kept: Mapping[int, I64Array], reader: SegmentReader | None) -> View:
+        """The view with several segments replaced by the one that was merged from them.
+
+        Parameters
+        ----------
+        kept
+            By number of the segment, in ascending order, (n,) int64: the rows that are in the merged one, in its order.
+            Of these, the ones that are dead in this view are dead in it too.
+        reader
+            The merged segment; ``None`` where no row was kept.
+        """
+        sources = {each.reader.segment_id: each for each in self.segments if each.reader.segment_id in kept}
+        assert list(sources) == list(kept), (list(sources), list(kept))
+        left = tuple(each for each in self.segments if each.reader.segment_id not in kept)
+        if reader is None:
+            return replace(self, segments=left)
+        alive = [sources[number].live.bitmap().contains(rows) for number, rows in kept.items()]
+        live = LiveRows.from_bitmap(Bitmap.from_bools(np.concatenate(alive)))
+        return replace(self, segments=_with(left, SegmentView(reader, live)))
+
+
+def _with(segments: tuple[SegmentView, ...], added: SegmentView) -> tuple[SegmentView, ...]:
+    """In the order of their numbers, as the manifest has them: ties of a search break the same after reopening."""
+    return tuple(sorted((*segments, added), key=lambda each: each.reader.segment_id))

@@ -7,7 +7,7 @@ float32 taken from a fixed sample, and everything after it is elementwise float3
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,8 +45,18 @@ class ScalarCodes:
     @classmethod
     def encode(cls, kernels: Kernels, vectors: F32Array, metric: Metric) -> ScalarCodes:
         """Train on ``vectors`` ((n, dim) float32, finite, may be a read-only map) and encode them."""
+        return cls.train(vectors, metric).encoded(kernels, vectors)
+
+    @classmethod
+    def train(cls, vectors: F32Array, metric: Metric) -> ScalarCodes:
+        """A table without rows, trained on ``vectors``."""
         centre, step = _train(vectors, metric)
-        return cls(metric, centre, step, kernels.encode(vectors, centre, step))
+        stride = stride_bytes(vectors.shape[1])
+        return cls(metric, centre, step, Codes(np.zeros((0, stride), np.uint8), np.zeros(0, np.int32)))
+
+    def encoded(self, kernels: Kernels, vectors: F32Array) -> ScalarCodes:
+        """The table with ``vectors`` as its rows; each is encoded alike, whatever the others are."""
+        return replace(self, codes=kernels.encode(vectors, self.centre, self.step))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, AnyArray], metric: Metric) -> ScalarCodes:

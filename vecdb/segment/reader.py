@@ -219,7 +219,9 @@ class SegmentField:
         self.slots = vectors.shape[0]
         # One that is attached later comes with another SegmentField.
         self.has_graph = reader.entry.file(Role.GRAPH, declared.name) is not None
-        self._reader = reader
+        # Weak, as in what else belongs to a reader: a reader is gone, and its files may be removed, as soon as nobody
+        # holds it, without waiting for the garbage collector.
+        self._reader_of = ref(reader)
         self._declared = declared
         self._kernels = kernels
         self._codes: ScalarCodes | None = None
@@ -229,13 +231,14 @@ class SegmentField:
     def codes(self) -> ScalarCodes:
         """The quantised vectors, verified."""
         if self._codes is None:
-            arrays = self._reader.array_file(Role.CODES, self._declared.name).arrays
+            reader = _held(self._reader_of)
+            arrays = reader.array_file(Role.CODES, self._declared.name).arrays
             codes = ScalarCodes.from_arrays(arrays, self._declared.metric)
             if codes.rows != self.slots or codes.dim != self._declared.dim:
                 raise Corruption(
-                    f"segment {self._reader.segment_id}: codes are {codes.rows} x {codes.dim}, "
+                    f"segment {reader.segment_id}: codes are {codes.rows} x {codes.dim}, "
                     f"vectors {self.slots} x {self._declared.dim}",
-                    field=f"segment {self._reader.segment_id}",
+                    field=f"segment {reader.segment_id}",
                 )
             self._codes = codes
         return self._codes
@@ -269,7 +272,7 @@ class SegmentField:
     def graph(self) -> HnswIndex:
         """Graph search with a float32 rerank."""
         if self._graph is None:
-            arrays = self._reader.array_file(Role.GRAPH, self._declared.name).arrays
+            arrays = _held(self._reader_of).array_file(Role.GRAPH, self._declared.name).arrays
             self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
         return self._graph
 
@@ -287,13 +290,20 @@ class SegmentField:
             self._file.ensure("norms", slots)
 
 
+def _held(reader_of: ref[SegmentReader]) -> SegmentReader:
+    reader = reader_of()
+    assert reader is not None, "the segment is gone"
+    return reader
+
+
 class _Keys(Sequence[bytes]):
     """The encoded id of each row."""
 
-    __slots__ = ("_packed", "_reader")
+    __slots__ = ("_packed", "_reader_of", "_rows")
 
     def __init__(self, reader: SegmentReader) -> None:
-        self._reader = reader
+        self._reader_of = ref(reader)
+        self._rows = reader.rows
         self._packed: PackedKeys | None = None
 
     @property
@@ -301,12 +311,12 @@ class _Keys(Sequence[bytes]):
         """The keys as they are stored."""
         packed = self._packed
         if packed is None:
-            reader = self._reader
+            reader = _held(self._reader_of)
             packed = self._packed = PackedKeys(reader.array(Role.IDS, "key_offsets"), reader.array(Role.IDS, "keys"))
         return packed
 
     def __len__(self) -> int:
-        return self._reader.rows
+        return self._rows
 
     @overload
     def __getitem__(self, at: int) -> bytes: ...
@@ -315,7 +325,7 @@ class _Keys(Sequence[bytes]):
     def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
         packed = self.packed
         if isinstance(at, slice):
-            return [packed[row] for row in range(*at.indices(self._reader.rows))]
+            return [packed[row] for row in range(*at.indices(self._rows))]
         return packed[at]
 
 
@@ -329,20 +339,14 @@ class _Payloads(Sequence[bytes]):
         self._reader_of = ref(reader)
 
     def __len__(self) -> int:
-        return self._reader.rows
-
-    @property
-    def _reader(self) -> SegmentReader:
-        reader = self._reader_of()
-        assert reader is not None, "the segment is gone"
-        return reader
+        return _held(self._reader_of).rows
 
     @overload
     def __getitem__(self, at: int) -> bytes: ...
     @overload
     def __getitem__(self, at: slice) -> Sequence[bytes]: ...
     def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        reader = self._reader
+        reader = _held(self._reader_of)
         if isinstance(at, slice):
             rows = range(*at.indices(reader.rows))
             if not rows:

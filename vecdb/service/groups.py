@@ -59,6 +59,7 @@ class _Waiting:
             message.ef,
             message.with_payloads,
             message.with_vectors,
+            message.at,
             self.goes_alone,
         )
 

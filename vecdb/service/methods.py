@@ -17,7 +17,14 @@ from vecdb.api import Collection, Database
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.v1 import vecdb_pb2
 from vecdb.version import __version__
-from vecdb.wire.replies import encode_points, encode_rankings, encode_stats, encode_write_result
+from vecdb.wire.replies import (
+    encode_compaction,
+    encode_points,
+    encode_rankings,
+    encode_snapshots,
+    encode_stats,
+    encode_write_result,
+)
 from vecdb.wire.requests import decode_count, decode_get, decode_scroll, decode_search, decode_write
 from vecdb.wire.schemas import decode_schema, encode_schema
 
@@ -133,6 +140,28 @@ def _wait_indexed(database: Database, request: vecdb_pb2.WaitIndexedRequest) -> 
     return vecdb_pb2.WaitIndexedReply()
 
 
+def _compact(database: Database, request: vecdb_pb2.CompactRequest) -> Message:
+    collection = named_collection(database, request)
+    return encode_compaction(collection.compact(request.timeout_s, dry_run=request.dry_run))
+
+
+def _purge(database: Database, request: vecdb_pb2.PurgeRequest) -> Message:
+    return encode_compaction(named_collection(database, request).purge(request.timeout_s))
+
+
+def _create_snapshot(database: Database, request: vecdb_pb2.CreateSnapshotRequest) -> Message:
+    return encode_snapshots([named_collection(database, request).create_snapshot(request.name)])
+
+
+def _drop_snapshot(database: Database, request: vecdb_pb2.DropSnapshotRequest) -> Message:
+    named_collection(database, request).drop_snapshot(request.name)
+    return vecdb_pb2.DropSnapshotReply()
+
+
+def _list_snapshots(database: Database, request: vecdb_pb2.ListSnapshotsRequest) -> Message:
+    return encode_snapshots(named_collection(database, request).snapshots())
+
+
 def parsed(kind: type[_Message], data: bytes) -> _Message:
     """The request of these bytes; raises InvalidArgument where they encode none."""
     try:
@@ -174,6 +203,11 @@ METHODS: Mapping[str, Method] = {
     "Stats": Method(vecdb_pb2.StatsRequest, _stats, Work.READ),
     "Flush": Method(vecdb_pb2.FlushRequest, _flush, Work.WAIT, bounded=False),
     "WaitIndexed": Method(vecdb_pb2.WaitIndexedRequest, _wait_indexed, Work.WAIT, bounded=False),
+    "Compact": Method(vecdb_pb2.CompactRequest, _compact, Work.WAIT, bounded=False),
+    "Purge": Method(vecdb_pb2.PurgeRequest, _purge, Work.WAIT, bounded=False),
+    "CreateSnapshot": Method(vecdb_pb2.CreateSnapshotRequest, _create_snapshot, Work.WAIT, bounded=False),
+    "DropSnapshot": Method(vecdb_pb2.DropSnapshotRequest, _drop_snapshot, Work.WRITE),
+    "ListSnapshots": Method(vecdb_pb2.ListSnapshotsRequest, _list_snapshots, Work.READ),
 }
 
 _declared = {each.name: (each.client_streaming, each.server_streaming) for each in SERVICE.methods}

@@ -116,7 +116,7 @@ class WriteReply(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., durable_seq: _Optional[int] = ..., upserted: _Optional[int] = ..., deleted: _Optional[int] = ..., slowed_s: _Optional[float] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "collection_id", "queries", "query_count", "only_field", "k", "where", "recall", "ef", "with_payloads", "with_vectors", "read_after_seq")
+    __slots__ = ("collection", "collection_id", "queries", "query_count", "only_field", "k", "where", "recall", "ef", "with_payloads", "with_vectors", "read_after_seq", "at")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class SearchRequest(_message.Message):
     WITH_PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
     READ_AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_id: str
     queries: _values_pb2.VectorColumn
@@ -141,7 +142,8 @@ class SearchRequest(_message.Message):
     with_payloads: bool
     with_vectors: bool
     read_after_seq: int
-    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., queries: _Optional[_Union[_values_pb2.VectorColumn, _Mapping]] = ..., query_count: _Optional[int] = ..., only_field: bool = ..., k: _Optional[int] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., recall: _Optional[float] = ..., ef: _Optional[int] = ..., with_payloads: bool = ..., with_vectors: bool = ..., read_after_seq: _Optional[int] = ...) -> None: ...
+    at: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., queries: _Optional[_Union[_values_pb2.VectorColumn, _Mapping]] = ..., query_count: _Optional[int] = ..., only_field: bool = ..., k: _Optional[int] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., recall: _Optional[float] = ..., ef: _Optional[int] = ..., with_payloads: bool = ..., with_vectors: bool = ..., read_after_seq: _Optional[int] = ..., at: _Optional[str] = ...) -> None: ...
 
 class Ranking(_message.Message):
     __slots__ = ("ids", "distances", "scores", "payloads", "vectors", "complete", "strategy", "recall_estimate", "unindexed_rows")
@@ -214,18 +216,20 @@ class SessionError(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[bytes] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("collection", "collection_id", "ids", "with_payloads", "with_vectors")
+    __slots__ = ("collection", "collection_id", "ids", "with_payloads", "with_vectors", "at")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     WITH_PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_id: str
     ids: _values_pb2.IdColumn
     with_payloads: bool
     with_vectors: bool
-    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., with_payloads: bool = ..., with_vectors: bool = ...) -> None: ...
+    at: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., with_payloads: bool = ..., with_vectors: bool = ..., at: _Optional[str] = ...) -> None: ...
 
 class PointsReply(_message.Message):
     __slots__ = ("ids", "payloads", "vectors", "next_cursor")
@@ -240,14 +244,16 @@ class PointsReply(_message.Message):
     def __init__(self, ids: _Optional[_Union[_values_pb2.IdColumn, _Mapping]] = ..., payloads: _Optional[_Iterable[bytes]] = ..., vectors: _Optional[_Iterable[_Union[_values_pb2.VectorColumn, _Mapping]]] = ..., next_cursor: _Optional[bytes] = ...) -> None: ...
 
 class CountRequest(_message.Message):
-    __slots__ = ("collection", "collection_id", "where")
+    __slots__ = ("collection", "collection_id", "where", "at")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_id: str
     where: _values_pb2.Filter
-    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ...) -> None: ...
+    at: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., at: _Optional[str] = ...) -> None: ...
 
 class CountReply(_message.Message):
     __slots__ = ("count",)
@@ -256,7 +262,7 @@ class CountReply(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class ScrollRequest(_message.Message):
-    __slots__ = ("collection", "collection_id", "where", "limit", "cursor", "with_payloads", "with_vectors")
+    __slots__ = ("collection", "collection_id", "where", "limit", "cursor", "with_payloads", "with_vectors", "at")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
@@ -264,6 +270,7 @@ class ScrollRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     WITH_PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_id: str
     where: _values_pb2.Filter
@@ -271,7 +278,8 @@ class ScrollRequest(_message.Message):
     cursor: bytes
     with_payloads: bool
     with_vectors: bool
-    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., cursor: _Optional[bytes] = ..., with_payloads: bool = ..., with_vectors: bool = ...) -> None: ...
+    at: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., where: _Optional[_Union[_values_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., cursor: _Optional[bytes] = ..., with_payloads: bool = ..., with_vectors: bool = ..., at: _Optional[str] = ...) -> None: ...
 
 class StatsRequest(_message.Message):
     __slots__ = ("collection", "collection_id")
@@ -346,3 +354,87 @@ class WaitIndexedRequest(_message.Message):
 class WaitIndexedReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class CompactRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "timeout_s", "dry_run")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    timeout_s: float
+    dry_run: bool
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., timeout_s: _Optional[float] = ..., dry_run: bool = ...) -> None: ...
+
+class PurgeRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "timeout_s")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    timeout_s: float
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class CompactReply(_message.Message):
+    __slots__ = ("segments_before", "segments_after", "size_bytes_before", "size_bytes_after", "rows_dropped")
+    SEGMENTS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    segments_before: int
+    segments_after: int
+    size_bytes_before: int
+    size_bytes_after: int
+    rows_dropped: int
+    def __init__(self, segments_before: _Optional[int] = ..., segments_after: _Optional[int] = ..., size_bytes_before: _Optional[int] = ..., size_bytes_after: _Optional[int] = ..., rows_dropped: _Optional[int] = ...) -> None: ...
+
+class CreateSnapshotRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropSnapshotRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropSnapshotReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSnapshotsRequest(_message.Message):
+    __slots__ = ("collection", "collection_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ...) -> None: ...
+
+class Snapshots(_message.Message):
+    __slots__ = ("snapshots",)
+    SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
+    snapshots: _containers.RepeatedCompositeFieldContainer[SnapshotFacts]
+    def __init__(self, snapshots: _Optional[_Iterable[_Union[SnapshotFacts, _Mapping]]] = ...) -> None: ...
+
+class SnapshotFacts(_message.Message):
+    __slots__ = ("name", "created_s", "seq")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATED_S_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    created_s: float
+    seq: int
+    def __init__(self, name: _Optional[str] = ..., created_s: _Optional[float] = ..., seq: _Optional[int] = ...) -> None: ...

@@ -109,6 +109,31 @@ class VecdbStub(object):
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.WaitIndexedRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.WaitIndexedReply.FromString,
                 _registered_method=True)
+        self.Compact = channel.unary_unary(
+                '/vecdb.v1.Vecdb/Compact',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.CompactRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.CompactReply.FromString,
+                _registered_method=True)
+        self.Purge = channel.unary_unary(
+                '/vecdb.v1.Vecdb/Purge',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.PurgeRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.CompactReply.FromString,
+                _registered_method=True)
+        self.CreateSnapshot = channel.unary_unary(
+                '/vecdb.v1.Vecdb/CreateSnapshot',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.Snapshots.FromString,
+                _registered_method=True)
+        self.DropSnapshot = channel.unary_unary(
+                '/vecdb.v1.Vecdb/DropSnapshot',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.DropSnapshotRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.DropSnapshotReply.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/vecdb.v1.Vecdb/ListSnapshots',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.Snapshots.FromString,
+                _registered_method=True)
 
 
 class VecdbServicer(object):
@@ -212,6 +237,38 @@ class VecdbServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compact(self, request, context):
+        """Merges segments into as few as there can be, without dead rows; returns when it is done or the time is up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purge(self, request, context):
+        """Returns when nothing that was deleted before the call is left in any file of the collection, or the time is up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VecdbServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -289,6 +346,31 @@ def add_VecdbServicer_to_server(servicer, server):
                     servicer.WaitIndexed,
                     request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.WaitIndexedRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_vecdb__pb2.WaitIndexedReply.SerializeToString,
+            ),
+            'Compact': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compact,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.CompactRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.CompactReply.SerializeToString,
+            ),
+            'Purge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purge,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.PurgeRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.CompactReply.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.Snapshots.SerializeToString,
+            ),
+            'DropSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropSnapshot,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.DropSnapshotRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.DropSnapshotReply.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.Snapshots.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -696,6 +778,141 @@ class Vecdb(object):
             '/vecdb.v1.Vecdb/WaitIndexed',
             vecdb_dot_v1_dot_vecdb__pb2.WaitIndexedRequest.SerializeToString,
             vecdb_dot_v1_dot_vecdb__pb2.WaitIndexedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/Compact',
+            vecdb_dot_v1_dot_vecdb__pb2.CompactRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.CompactReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/Purge',
+            vecdb_dot_v1_dot_vecdb__pb2.PurgeRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.CompactReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/CreateSnapshot',
+            vecdb_dot_v1_dot_vecdb__pb2.CreateSnapshotRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.Snapshots.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/DropSnapshot',
+            vecdb_dot_v1_dot_vecdb__pb2.DropSnapshotRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.DropSnapshotReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/ListSnapshots',
+            vecdb_dot_v1_dot_vecdb__pb2.ListSnapshotsRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.Snapshots.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from vecdb.requests import VectorColumn
-from vecdb.results import CollectionStats, Hits, Point, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Point, SnapshotInfo, WriteResult
 from vecdb.types import F32Array
 from vecdb.v1 import values_pb2, vecdb_pb2
 from vecdb.wire.ids import decode_ids, encode_ids
@@ -147,6 +147,42 @@ def decode_stats(message: vecdb_pb2.StatsReply) -> CollectionStats:
         role_bytes=dict(message.role_bytes),
         events=dict(message.events),
     )
+
+
+def encode_compaction(report: CompactionReport) -> vecdb_pb2.CompactReply:
+    """What a compaction did."""
+    return vecdb_pb2.CompactReply(
+        segments_before=report.segments_before,
+        segments_after=report.segments_after,
+        size_bytes_before=report.size_bytes_before,
+        size_bytes_after=report.size_bytes_after,
+        rows_dropped=report.rows_dropped,
+    )
+
+
+def decode_compaction(message: vecdb_pb2.CompactReply) -> CompactionReport:
+    """What a compaction did."""
+    return CompactionReport(
+        message.segments_before,
+        message.segments_after,
+        message.size_bytes_before,
+        message.size_bytes_after,
+        message.rows_dropped,
+    )
+
+
+def encode_snapshots(snapshots: Iterable[SnapshotInfo]) -> vecdb_pb2.Snapshots:
+    """Named snapshots."""
+    return vecdb_pb2.Snapshots(
+        snapshots=[
+            vecdb_pb2.SnapshotFacts(name=each.name, created_s=each.created_s, seq=each.seq) for each in snapshots
+        ]
+    )
+
+
+def decode_snapshots(message: vecdb_pb2.Snapshots) -> list[SnapshotInfo]:
+    """Named snapshots."""
+    return [SnapshotInfo(each.name, each.created_s, each.seq) for each in message.snapshots]
 
 
 def _encode_piece(points: Sequence[Point], payloads: list[bytes]) -> vecdb_pb2.PointsReply:

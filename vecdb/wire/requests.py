@@ -13,6 +13,7 @@ from vecdb.payload import check_payload
 from vecdb.requests import (
     BATCH_ROWS_MAX,
     RECALL_DEFAULT,
+    CountRequest,
     DeleteRequest,
     GetRequest,
     ScrollRequest,
@@ -107,6 +108,7 @@ def encode_search(target: Target, request: SearchRequest) -> vecdb_pb2.SearchReq
         with_payloads=bool(request.with_payloads),
         with_vectors=bool(request.with_vectors),
         read_after_seq=request.read_after_seq,
+        at=request.at,
     )
 
 
@@ -129,6 +131,7 @@ def decode_search(message: vecdb_pb2.SearchRequest) -> SearchRequest:
         message.with_payloads,
         message.with_vectors,
         message.read_after_seq,
+        message.at,
     )
     check_search(request)
     return request
@@ -142,6 +145,7 @@ def encode_get(target: Target, request: GetRequest) -> vecdb_pb2.GetRequest:
         ids=encode_ids(request.ids),
         with_payloads=bool(request.with_payloads),
         with_vectors=bool(request.with_vectors),
+        at=request.at,
     )
 
 
@@ -152,17 +156,22 @@ def decode_get(message: vecdb_pb2.GetRequest) -> GetRequest:
         raise InvalidArgument(
             f"get takes at most {BATCH_ROWS_MAX} ids, got {len(ids)}", field="ids", limit=BATCH_ROWS_MAX, value=len(ids)
         )
-    return GetRequest(ids, message.with_payloads, message.with_vectors)
+    return GetRequest(ids, message.with_payloads, message.with_vectors, message.at)
 
 
-def encode_count(target: Target, where: Where) -> vecdb_pb2.CountRequest:
+def encode_count(target: Target, request: CountRequest) -> vecdb_pb2.CountRequest:
     """A count in a collection."""
-    return vecdb_pb2.CountRequest(collection=target.name, collection_id=target.collection_id, where=encode_where(where))
+    return vecdb_pb2.CountRequest(
+        collection=target.name,
+        collection_id=target.collection_id,
+        where=encode_where(request.where),
+        at=request.at,
+    )
 
 
-def decode_count(message: vecdb_pb2.CountRequest) -> Where:
-    """The filter of a count; raises as ``decode_write``."""
-    return decode_where(message.where) if message.HasField("where") else None
+def decode_count(message: vecdb_pb2.CountRequest) -> CountRequest:
+    """The count of a message; raises as ``decode_write``."""
+    return CountRequest(decode_where(message.where) if message.HasField("where") else None, message.at)
 
 
 def encode_scroll(target: Target, request: ScrollRequest) -> vecdb_pb2.ScrollRequest:
@@ -175,6 +184,7 @@ def encode_scroll(target: Target, request: ScrollRequest) -> vecdb_pb2.ScrollReq
         cursor=request.cursor,
         with_payloads=bool(request.with_payloads),
         with_vectors=bool(request.with_vectors),
+        at=request.at,
     )
 
 
@@ -186,6 +196,7 @@ def decode_scroll(message: vecdb_pb2.ScrollRequest) -> ScrollRequest:
         message.cursor if message.HasField("cursor") else None,
         message.with_payloads,
         message.with_vectors,
+        message.at,
     )
     check_scroll(request)
     return request

@@ -1,0 +1,328 @@
+"""Compaction: segments are merged in the background, and their dead rows dropped, while writes and searches go on.
+
+The rows that are kept are those that are live when a merge begins. The new segment is written and indexed beside the
+old ones; only its last, short step keeps flushes out and runs between two groups of writes: the rows that died
+meanwhile are dead in the new segment too, found by the place that each kept row had. One commit puts the new segment in
+the place of the old ones, whose files go once nobody reads them.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+
+import numpy as np
+
+from vecdb.bitmap import Bitmap, LiveRows
+from vecdb.engine.applied import KEPT_US
+from vecdb.engine.background import BackgroundWork
+from vecdb.engine.indexing import build_graph, lacking_graphs
+from vecdb.engine.log_record import AppliedRequest
+from vecdb.engine.manifest import Manifest
+from vecdb.engine.merge_policy import MergePolicy, SegmentSize
+from vecdb.engine.state import CollectionState
+from vecdb.engine.view import SegmentView
+from vecdb.engine.writer import Writer
+from vecdb.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    ResourceExhausted,
+    Unavailable,
+    VecdbError,
+)
+from vecdb.results import CompactionReport
+from vecdb.segment.journal import deletes_of, requests_of
+from vecdb.segment.merge import Merge, MergeSource, kept_deletes, write_merged
+from vecdb.segment.reader import SegmentReader
+from vecdb.segment.writer import SegmentWriter
+from vecdb.types import I64Array
+
+_DIED_CHECKED = 4_096
+_SWEEP_S = 1.0
+_SWEEP_STEP_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Somebody waits for ``groups_of`` to be merged."""
+
+    groups_of: Callable[[], Iterable[tuple[int, ...]]]
+    future: Future[CompactionReport]
+
+
+class Compactor:
+    """Merges the segments of one collection, one merge at a time."""
+
+    def __init__(
+        self, state: CollectionState, pool: ThreadPoolExecutor, writer: Writer, on_merged: Callable[[], None]
+    ) -> None:
+        self._state = state
+        self._writer = writer
+        self._on_merged = on_merged
+        options = state.options
+        self._policy = MergePolicy(
+            options.compaction_fanout,
+            options.compaction_dead_share_max,
+            options.memtable_size_bytes,
+            options.segment_size_bytes_max,
+        )
+        self._work = BackgroundWork(pool, self._merge_what_is_due)
+        self._requests: deque[_Request] = deque()
+        self._failed: set[int] = set()
+        self._died = 0
+
+    def schedule(self) -> None:
+        """Merge what is due, soon."""
+        if self._state.options.compaction:
+            self._work.schedule()
+
+    def note_replaced(self, rows: int) -> None:
+        """Look again once many rows were deleted or replaced: without a flush nobody else would ask."""
+        self._died += rows
+        if self._died > _DIED_CHECKED:
+            self._died = 0
+            self.schedule()
+
+    def compact(self, timeout_s: float) -> CompactionReport:
+        """Merge into as few segments as there can be, without dead rows; return when it is done."""
+        return self._request(lambda: self._policy.full_merge(self._sizes()), timeout_s)
+
+    def expected(self) -> CompactionReport:
+        """What ``compact`` would do now."""
+        sizes = {each.segment_id: each for each in self._sizes()}
+        groups = self._policy.full_merge(list(sizes.values()))
+        merged = [sizes[number] for group in groups for number in group]
+        before = sum(each.size_bytes for each in sizes.values())
+        reclaimed = sum(each.size_bytes - each.live_bytes for each in merged)
+        made = sum(any(sizes[number].live_rows for number in group) for group in groups)
+        return CompactionReport(
+            segments_before=len(sizes),
+            segments_after=len(sizes) - len(merged) + made,
+            size_bytes_before=before,
+            size_bytes_after=before - reclaimed,
+            rows_dropped=sum(each.rows - each.live_rows for each in merged),
+        )
+
+    def purge(self, timeout_s: float) -> CompactionReport:
+        """Rewrite every segment that holds a dead row or tells of a delete; return when their files are gone.
+
+        Raises
+        ------
+        FailedPrecondition
+            A snapshot keeps such a segment.
+        DeadlineExceeded
+            Somebody still reads the old files after ``timeout_s`` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        last_seq = self._state.manifest.flushed_seq
+        self._refuse_pinned()
+        before = self._totals()
+        # A segment may have to tell of a delete until the row that was deleted is gone: then it has its turn.
+        rows_dropped = self._request(self._with_dead_rows, timeout_s).rows_dropped
+        self._request(lambda: self._with_deletes(last_seq), max(0.0, deadline - time.monotonic()))
+        if not self._state.sweep_files():
+            # What the traceback of an exception holds is freed by the collector only.
+            gc.collect()
+        while not self._state.sweep_files():
+            if time.monotonic() >= deadline:
+                raise DeadlineExceeded(
+                    f"files of rewritten segments are still being read after {timeout_s:.1f} s; "
+                    "they go when the searches, and the hits with vectors that were kept, are done",
+                    field="timeout_s",
+                    limit=timeout_s,
+                )
+            time.sleep(_SWEEP_STEP_S)
+        self._refuse_pinned()
+        return _report(before, self._totals(), rows_dropped)
+
+    def stop(self) -> None:
+        """Wait until the running merge has noticed that the collection is closing."""
+        self._work.stop()
+        for request in self._requests:
+            request.future.set_exception(Cancelled("the collection is closing", field="collection"))
+
+    def _request(self, groups_of: Callable[[], Iterable[tuple[int, ...]]], timeout_s: float) -> CompactionReport:
+        request = _Request(groups_of, Future())
+        self._requests.append(request)
+        self._work.schedule()
+        self._state.check_not_closing()
+        try:
+            return request.future.result(timeout_s)
+        except FutureTimeoutError as error:
+            raise DeadlineExceeded(
+                f"the segments are not merged after {timeout_s} s; it goes on in the background",
+                field="timeout_s",
+                limit=timeout_s,
+            ) from error
+
+    def _sizes(self) -> list[SegmentSize]:
+        return [_size(segment) for segment in self._state.view.segments]
+
+    def _totals(self) -> tuple[int, int]:
+        """Number of segments and their bytes."""
+        sizes = self._sizes()
+        return len(sizes), sum(each.size_bytes for each in sizes)
+
+    def _with_dead_rows(self) -> list[tuple[int, ...]]:
+        """Each segment with dead rows by itself."""
+        return [(each.segment_id,) for each in self._sizes() if each.live_rows < each.rows]
+
+    def _with_deletes(self, last_seq: int) -> list[tuple[int, ...]]:
+        """Each segment that tells of a delete up to ``last_seq``."""
+        readers = [segment.reader for segment in self._state.view.segments]
+        return [(each.segment_id,) for each in readers if (deletes_of(each).seqs <= last_seq).any()]
+
+    def _refuse_pinned(self) -> None:
+        """Raise FailedPrecondition where a snapshot keeps rows that are dead by now."""
+        clean = {each.segment_id for each in self._sizes() if each.live_rows == each.rows}
+        for snapshot in self._state.manifest.snapshots:
+            if any(entry.segment_id not in clean for entry in snapshot.segments):
+                raise FailedPrecondition(
+                    f"snapshot {snapshot.name!r} keeps points that were deleted after it; drop it first",
+                    field="snapshot",
+                    value=snapshot.name,
+                )
+
+    def _merge_what_is_due(self) -> None:
+        state = self._state
+        while not state.closing.is_set():
+            if self._requests:
+                self._answer(self._requests.popleft())
+                continue
+            due = self._due() if state.options.compaction else ()
+            if not due:
+                return
+            try:
+                self._merge(due)
+            except Cancelled:
+                return
+            except VecdbError as error:
+                # The segments stay as they are. A full disk is tried again when there is cause to look again; anything
+                # else when the collection is opened the next time, or on request: it would only fail again at once.
+                if not isinstance(error, ResourceExhausted):
+                    self._failed.update(due)
+                state.events.report(
+                    "compaction_failed", level=logging.ERROR, error=f"{type(error).__name__}: {error}", segments=due
+                )
+                return
+
+    def _due(self) -> tuple[int, ...]:
+        return self._policy.next_merge([each for each in self._sizes() if each.segment_id not in self._failed])
+
+    def _answer(self, request: _Request) -> None:
+        before = self._totals()
+        rows_dropped = 0
+        try:
+            for group in request.groups_of():
+                rows_dropped += self._merge(group)
+        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
+            request.future.set_exception(error)
+        else:
+            request.future.set_result(_report(before, self._totals(), rows_dropped))
+
+    def _merge(self, group: Collection[int]) -> int:
+        """Put one segment in the place of several; the number of dead rows that are gone."""
+        state = self._state
+        state.merging = frozenset(group)
+        try:
+            rows_dropped = self._merge_marked(group)
+        finally:
+            state.merging = frozenset()
+            self._on_merged()
+        state.events.count("compactions")
+        state.events.count("rows_dropped", rows_dropped)
+        self._sweep()
+        return rows_dropped
+
+    def _merge_marked(self, group: Collection[int]) -> int:
+        state = self._state
+        chosen = [each for each in state.view.segments if each.reader.segment_id in group]
+        others = [each.reader for each in state.view.segments if each.reader.segment_id not in group]
+        merge = Merge(
+            [MergeSource(each.reader, each.live.bitmap().rows()) for each in chosen],
+            kept_deletes([each.reader for each in chosen], others, state.manifest.hash_key),
+            _remembered(each.reader for each in chosen),
+        )
+        writer = SegmentWriter(state.directory, state.take_segment_id(), state.manifest.schema)
+        try:
+            reader = self._written(writer, merge)
+            self._replace({source.reader.segment_id: source.rows for source in merge.sources}, reader)
+        except BaseException as error:
+            # A commit that a failing device interrupted may have named the files.
+            if not isinstance(error, Unavailable):
+                writer.abandon()
+            raise
+        return sum(each.rows for each in chosen) - merge.rows
+
+    def _written(self, writer: SegmentWriter, merge: Merge) -> SegmentReader | None:
+        """The new segment, indexed and verified; ``None`` where there is nothing to keep.
+
+        What searches read is open by then, so that the first of them finds it done.
+        """
+        if not merge.rows and not merge.deletes.keys and not merge.requests:
+            return None
+        state = self._state
+        schema = state.manifest.schema
+        entry = write_merged(writer, merge, schema, state.kernels, state.closing.is_set)
+        reader = state.open_segment(entry)
+        for declared in lacking_graphs(entry, schema, state.options):
+            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set))
+        for file in reader.entry.files:
+            state.check_not_closing()
+            reader.array_file(file.role, file.field).verify()
+        for name in reader.field_names if reader.rows else ():
+            field = reader.field(name)
+            _ = field.graph if field.has_graph else field.codes
+        return reader
+
+    def _replace(self, kept: Mapping[int, I64Array], reader: SegmentReader | None) -> None:
+        """Commit and publish the new segment in the place of those of which these rows were kept."""
+        state = self._state
+        with state.replacing:
+            live: dict[int, LiveRows] = {}
+            if reader is not None:
+                stored = [state.stored_live[number].bitmap().contains(rows) for number, rows in kept.items()]
+                live[reader.segment_id] = LiveRows.from_bitmap(Bitmap.from_bools(np.concatenate(stored)))
+
+            def change(manifest: Manifest) -> Manifest:
+                left = manifest.without_segments(kept)
+                return left if reader is None else left.with_segment(reader.entry)
+
+            state.commit(change, live)
+
+            def swap() -> None:
+                for waiting, view in state.sealed_views.items():
+                    state.sealed_views[waiting] = view.merged(kept, reader)
+                state.publish(state.view.merged(kept, reader))
+
+            self._writer.run(swap).result()
+
+    def _sweep(self) -> None:
+        """Unlink the old files as soon as the searches that read them are done, which they soon are."""
+        end = time.monotonic() + _SWEEP_S
+        while not self._state.sweep_files() and time.monotonic() < end and not self._state.closing.is_set():
+            time.sleep(_SWEEP_STEP_S)
+
+
+def _report(before: tuple[int, int], after: tuple[int, int], rows_dropped: int) -> CompactionReport:
+    """A report of what was done; before and after are (segments, bytes)."""
+    return CompactionReport(before[0], after[0], before[1], after[1], rows_dropped)
+
+
+def _size(segment: SegmentView) -> SegmentSize:
+    size_bytes = sum(file.ref.size_bytes for file in segment.reader.entry.files)
+    return SegmentSize(segment.reader.segment_id, segment.rows, segment.live.count(), size_bytes)
+
+
+def _remembered(readers: Iterable[SegmentReader]) -> list[bytes]:
+    """The requests in the journals of segments that are still to be answered when they are repeated."""
+    oldest_us = time.time_ns() // 1000 - KEPT_US
+    requests = (encoded for reader in readers for encoded in requests_of(reader))
+    return [encoded for encoded in requests if AppliedRequest.decode(encoded).time_us >= oldest_us]

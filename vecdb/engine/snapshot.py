@@ -1,0 +1,149 @@
+"""Named snapshots of one collection: taken, dropped, and looked into.
+
+A snapshot is an entry in the manifest. It names the segments as of one commit and the file of their live rows, so it
+costs a flush and no copy; compaction leaves the files that it names alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from vecdb.engine.manifest import LIVE_ROLE, Manifest, SnapshotEntry
+from vecdb.engine.snapshot_file import read_live, write_live
+from vecdb.engine.state import CollectionState
+from vecdb.engine.view import SegmentView, View
+from vecdb.errors import AlreadyExists, NotFound, ResourceExhausted
+from vecdb.results import SnapshotInfo
+from vecdb.schema import check_name
+from vecdb.segment.layout import SegmentEntry
+from vecdb.segment.reader import SegmentReader
+
+SNAPSHOTS_MAX = 1_000
+
+
+class Snapshots:
+    """The named snapshots of one collection.
+
+    Parameters
+    ----------
+    flush
+        Writes all rows into segments.
+    """
+
+    def __init__(self, state: CollectionState, flush: Callable[[], object]) -> None:
+        self._state = state
+        self._flush = flush
+        self._lock = threading.Lock()
+        self._views: dict[str, tuple[SnapshotEntry, View]] = {}
+
+    def create(self, name: str) -> SnapshotInfo:
+        """Keep what the collection holds now under a name; durable on return.
+
+        Raises
+        ------
+        AlreadyExists
+            There is a snapshot of this name.
+        ResourceExhausted
+            No disk space, or too many snapshots.
+        """
+        check_name(name, "snapshot")
+        state = self._state
+        self._refuse_taken(name)
+        self._flush()
+        number = state.take_segment_id()
+        file_name = f"{number:010d}.{LIVE_ROLE}.0"
+        # No flush and no compaction meanwhile: the file is to say what the commit says.
+        with state.replacing:
+            self._refuse_taken(name)
+            seq = state.manifest.flushed_seq
+            live = dict(state.stored_live)
+            ref = write_live(state.directory, file_name, live)
+            snapshot = SnapshotEntry(name, time.time_ns() // 1000, seq, state.manifest.segments, ref)
+            try:
+                state.commit(lambda manifest: manifest.with_snapshot(snapshot))
+            except ResourceExhausted:
+                state.directory.unlink(file_name)
+                raise
+        state.events.count("snapshots_created")
+        return self._info(snapshot)
+
+    def drop(self, name: str) -> None:
+        """Forget a snapshot; files that only it kept are removed once nobody reads them.
+
+        Raises
+        ------
+        NotFound
+            There is none of this name.
+        """
+        check_name(name, "snapshot")
+
+        def change(manifest: Manifest) -> Manifest:
+            if manifest.snapshot(name) is None:
+                raise _not_found(name)
+            return manifest.without_snapshot(name)
+
+        self._state.commit(change)
+        with self._lock:
+            self._views.pop(name, None)
+        self._state.sweep_files()
+        self._state.events.count("snapshots_dropped")
+
+    def list(self) -> list[SnapshotInfo]:
+        """All of them, by name."""
+        return [self._info(each) for each in self._state.manifest.snapshots]
+
+    def view(self, name: str) -> View:
+        """What a snapshot holds.
+
+        Raises
+        ------
+        NotFound
+            There is none of this name.
+        Corruption
+            The file of its live rows is damaged.
+        """
+        snapshot = self._state.manifest.snapshot(name)
+        if snapshot is None:
+            raise _not_found(name)
+        with self._lock:
+            known = self._views.get(name)
+            if known is None or known[0] != snapshot:
+                known = self._views[name] = (snapshot, self._opened(snapshot))
+        return known[1]
+
+    def _opened(self, snapshot: SnapshotEntry) -> View:
+        state = self._state
+        live = read_live(state.directory, snapshot.live, snapshot.segments)
+        current = {each.reader.segment_id: each.reader for each in state.view.segments}
+        segments = tuple(
+            SegmentView(self._reader(each, current.get(each.segment_id)), live[each.segment_id])
+            for each in snapshot.segments
+        )
+        return View(snapshot.seq, segments, ())
+
+    def _reader(self, entry: SegmentEntry, current: SegmentReader | None) -> SegmentReader:
+        """The reader that searches of today use, if it has the same rows; a graph may have been added to it."""
+        if current is not None and entry.file_names() <= current.entry.file_names():
+            return current
+        return self._state.open_segment(entry)
+
+    def _refuse_taken(self, name: str) -> None:
+        snapshots = self._state.manifest.snapshots
+        if any(each.name == name for each in snapshots):
+            raise AlreadyExists(f"snapshot {name!r} exists", field="snapshot", value=name)
+        if len(snapshots) >= SNAPSHOTS_MAX:
+            raise ResourceExhausted(
+                f"a collection has at most {SNAPSHOTS_MAX} snapshots; drop some",
+                field="snapshot",
+                limit=SNAPSHOTS_MAX,
+                value=len(snapshots),
+            )
+
+    def _info(self, snapshot: SnapshotEntry) -> SnapshotInfo:
+        return SnapshotInfo(snapshot.name, snapshot.created_us / 1e6, snapshot.seq)
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"no snapshot {name!r}", field="snapshot", value=name)
