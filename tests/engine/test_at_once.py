@@ -1,11 +1,12 @@
 """Searches for an event loop: answered where everything is at hand, handed back where anything would be waited for."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.engine.conftest import DIM
+from tests.engine.conftest import DIM, SMALL
 from vecdb.arguments import search_request
 from vecdb.engine import store
 from vecdb.engine.database import EmbeddedDatabase
@@ -16,9 +17,7 @@ from vecdb.query import execute
 from vecdb.schema import CollectionSchema, IndexSpec, VectorField
 from vecdb.storage.array_file import ArrayFile
 
-UNVERIFIED = EngineOptions(
-    memtable_size_bytes=64 * 400, graph_rows_min=40, kernels="cpu", verify_ahead_bytes_max=0, compaction=False
-)
+UNVERIFIED = replace(SMALL, verify_ahead_bytes_max=0)
 
 
 def request_for(query, k=5, **arguments):

@@ -12,9 +12,10 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -251,14 +252,9 @@ class Compactor:
             _remembered(each.reader for each in chosen),
         )
         writer = SegmentWriter(state.directory, state.take_segment_id(), state.manifest.schema)
-        try:
+        with _unless_committed(writer):
             reader = self._written(writer, merge)
-            self._replace({source.reader.segment_id: source.rows for source in merge.sources}, reader)
-        except BaseException as error:
-            # A commit that a failing device interrupted may have named the files.
-            if not isinstance(error, Unavailable):
-                writer.abandon()
-            raise
+        self._replace({source.reader.segment_id: source.rows for source in merge.sources}, writer, reader)
         return sum(each.rows for each in chosen) - merge.rows
 
     def _written(self, writer: SegmentWriter, merge: Merge) -> SegmentReader | None:
@@ -282,7 +278,7 @@ class Compactor:
             _ = field.graph if field.has_graph else field.codes
         return reader
 
-    def _replace(self, kept: Mapping[int, I64Array], reader: SegmentReader | None) -> None:
+    def _replace(self, kept: Mapping[int, I64Array], writer: SegmentWriter, reader: SegmentReader | None) -> None:
         """Commit and publish the new segment in the place of those of which these rows were kept."""
         state = self._state
         with state.replacing:
@@ -295,7 +291,8 @@ class Compactor:
                 left = manifest.without_segments(kept)
                 return left if reader is None else left.with_segment(reader.entry)
 
-            state.commit(change, live)
+            with _unless_committed(writer):
+                state.commit(change, live)
 
             def swap() -> None:
                 for waiting, view in state.sealed_views.items():
@@ -309,6 +306,17 @@ class Compactor:
         end = time.monotonic() + _SWEEP_S
         while not self._state.sweep_files() and time.monotonic() < end and not self._state.closing.is_set():
             time.sleep(_SWEEP_STEP_S)
+
+
+@contextmanager
+def _unless_committed(writer: SegmentWriter) -> Iterator[None]:
+    """Remove what was written if the block fails, unless a failing device leaves open whether it was committed."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Unavailable):
+            writer.abandon()
+        raise
 
 
 def _report(before: tuple[int, int], after: tuple[int, int], rows_dropped: int) -> CompactionReport:
