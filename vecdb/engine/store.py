@@ -15,6 +15,8 @@ from vecdb.engine.matching import bind, count_matching
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.read import run_get, run_scroll
 from vecdb.engine.recovery import open_collection_state
+from vecdb.engine.replay import replay_log
+from vecdb.engine.resources import Resources
 from vecdb.engine.search import plan_at_once, plan_search, run_search
 from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
@@ -45,16 +47,35 @@ class OpenCollection:
     """One collection while it is open."""
 
     def __init__(
-        self, directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels, threads: Threads
+        self,
+        directory: MmapDirectory,
+        collection_id: str,
+        options: EngineOptions,
+        kernels: Kernels,
+        threads: Threads,
+        resources: Resources,
     ) -> None:
-        self._state = open_collection_state(directory, collection_id, options, kernels)
+        self._state = open_collection_state(directory, collection_id, options, kernels, resources)
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
         self._indexer = Indexer(self._state, threads.indexing)
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._indexer.schedule)
         self._verifier = Verifier(self._state, threads.verifying)
-        if len(self._state.view.memtables) > 1:
-            self._flusher.schedule()
+        resources.memory.join(collection_id, self._writer.seal)
+        try:
+            self._replay()
+        except BaseException:
+            self._release()
+            raise
         self._indexer.schedule()
+
+    def _replay(self) -> None:
+        state = self._state
+        with self._writer.replaying() as make_room:
+            replay_log(state, make_room)
+        if not state.mirror_behind:
+            state.trim_log(state.manifest.flushed_seq)
+        if len(state.view.memtables) > 1:
+            self._flusher.schedule()
 
     @property
     def schema(self) -> CollectionSchema:
@@ -185,14 +206,21 @@ class OpenCollection:
         self._indexer.stop()
         self._verifier.stop()
         with ExitStack() as closing:
+            closing.callback(self._release)
+            long = keep and state.log.size_bytes > state.options.log_kept_bytes
+            if long and state.stopped_by is None and _filled(state.view):
+                self.flush()
+
+    def _release(self) -> None:
+        """Stop what writes and give everything back."""
+        state = self._state
+        with ExitStack() as closing:
             # Last in, first out; each is done, whatever becomes of the others.
+            closing.callback(state.resources.memory.leave, state.manifest.collection_id)
             closing.callback(state.metadata.close)
-            closing.callback(state.log.close)
+            closing.callback(lambda: state.spending_reserve(state.log.close))
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
-            long = keep and state.log.size_bytes > state.options.log_kept_bytes
-            if long and not self._writer.stopped and _filled(state.view):
-                self.flush()
 
 
 def _filled(view: View) -> bool:

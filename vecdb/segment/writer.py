@@ -7,10 +7,12 @@ all of them, before the commit that names them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from vecdb.bitmap import Bitmap
+from vecdb.errors import VecdbError
 from vecdb.index.codes import ScalarCodes
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
@@ -39,6 +41,13 @@ class SegmentWriter:
         file = SegmentFile(role, field, generation, write_array_file(self._directory, name, role.value, arrays))
         self._files.append(file)
         return file
+
+    def abandon(self) -> None:
+        """Remove the files that were written: no commit names them, nor may have named them."""
+        for file in self._files:
+            with suppress(VecdbError):  # The next open removes what nothing names.
+                self._directory.unlink(file.ref.name)
+        self._files.clear()
 
     def write_memtable(self, view: MemtableView, kernels: Kernels) -> SegmentEntry:
         """Write the live rows of ``view``, in order, and its journal.

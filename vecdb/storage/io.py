@@ -33,13 +33,18 @@ _PROT_READ: Final = 1
 _MAP_SHARED: Final = 1
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
-_OUT_OF_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_EXHAUSTED: Final = frozenset({errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+class DiskFull(ResourceExhausted):
+    """There is no disk left, or no quota: the one want that giving up the reserve helps against."""
 
 
 class FileSystem:
@@ -140,6 +145,13 @@ class FileSystem:
             return path.stat().st_size
         except FileNotFoundError:
             return None
+
+    def allocated_of(self, path: Path) -> int:
+        """Bytes of disk that the file at ``path`` takes, 0 when there is none."""
+        try:
+            return 512 * path.stat().st_blocks
+        except FileNotFoundError:
+            return 0
 
     def absolute(self, path: Path) -> Path:
         """The path from the root; what it leads to need not exist."""
@@ -242,11 +254,13 @@ def read_up_to(fs: FileSystem, fd: int, buffer: bytearray | memoryview, offset: 
 def translated(error: OSError, path: Path, action: Action) -> VecdbError:
     """The error of vecdb that says what the caller of a failed system call can do.
 
-    Out of disk, quota, descriptors or memory: ResourceExhausted. A missing file or a failed read: Corruption. No right:
-    FailedPrecondition. Any other failure, a failed sync above all: Unavailable.
+    Out of disk or quota: DiskFull. Out of descriptors or memory: ResourceExhausted. A missing file or a failed read:
+    Corruption. No right: FailedPrecondition. Any other failure, a failed sync above all: Unavailable.
     """
     reason = error.strerror or type(error).__name__
-    if error.errno in _OUT_OF_SPACE:
+    if error.errno in _DISK_FULL:
+        return DiskFull(f"cannot {action} {path}: {reason}", field=str(path), value=reason)
+    if error.errno in _EXHAUSTED:
         return ResourceExhausted(f"cannot {action} {path}: {reason}", field=str(path), value=reason)
     if error.errno in _REFUSED:
         return FailedPrecondition(f"cannot {action} {path}: {reason}", field=str(path), value=reason)

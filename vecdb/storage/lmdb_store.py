@@ -43,7 +43,7 @@ from vecdb.storage.environment import (
     value_checksum,
 )
 from vecdb.storage.environment_check import path_of_descriptor, verified_root, verified_root_of_copy
-from vecdb.storage.io import FILE_MODE, translating
+from vecdb.storage.io import FILE_MODE, DiskFull, translating
 
 __all__ = ["DATA_NAME", "Fingerprint", "LmdbStore", "check_environment"]
 
@@ -126,8 +126,8 @@ class LmdbStore:
 
         Raises
         ------
-        ResourceExhausted
-            The disk is full; nothing changed, and the call may be repeated.
+        DiskFull, ResourceExhausted
+            The disk is full, or memory is; nothing changed, and the call may be repeated.
         Unavailable
             The device failed; the environment takes no more writes until it is opened again.
         InvalidArgument
@@ -428,8 +428,10 @@ def _all_items(path: Path, map_bytes: int) -> dict[bytes, bytes]:
 def _write_failure(error: lmdb.Error | VecdbError, path: Path) -> VecdbError:
     if isinstance(error, VecdbError):
         return error
-    full = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-    if full or isinstance(error, (lmdb.DiskError, lmdb.MemoryError)):
+    told = str(error)
+    if isinstance(error, lmdb.DiskError) or any(os.strerror(number) in told for number in (errno.ENOSPC, errno.EDQUOT)):
+        return DiskFull(f"cannot write {path}: {error}", field=str(path))
+    if isinstance(error, lmdb.MemoryError) or os.strerror(errno.EFBIG) in told:
         return ResourceExhausted(f"cannot write {path}: {error}", field=str(path))
     return Unavailable(f"cannot write {path}: {error}", field=str(path))
 
