@@ -32,6 +32,7 @@ OPTIONS = EngineOptions(
     graph_rows_min=10,
     log_file_bytes_first=8_192,
     log_kept_bytes=65_536,
+    reserve_size_bytes=4_096,
     kernels="reference",
 )
 

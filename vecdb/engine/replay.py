@@ -113,6 +113,8 @@ class _Upserts:
 
 def _joined(columns: list[tuple[int, VectorColumn]], count: int) -> VectorColumn:
     """Columns as one, each of them for the points from its number on, of ``count`` points."""
+    # One that no point of its batch has a vector for need not know its dimension.
+    columns = [each for each in columns if each[1].values.shape[0]] or columns[:1]
     values = np.concatenate([column.values for _, column in columns])
     if values.shape[0] == count and all(column.rows is None for _, column in columns):
         return VectorColumn(values)

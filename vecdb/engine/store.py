@@ -6,7 +6,7 @@ Everything a caller asks for passes through here on the way to the module that d
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from vecdb.engine.flush import Flusher
@@ -22,7 +22,7 @@ from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer, prepare_write
-from vecdb.errors import DeadlineExceeded
+from vecdb.errors import DeadlineExceeded, ResourceExhausted
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import (
     GetRequest,
@@ -209,7 +209,8 @@ class OpenCollection:
             closing.callback(self._release)
             long = keep and state.log.size_bytes > state.options.log_kept_bytes
             if long and state.stopped_by is None and _filled(state.view):
-                self.flush()
+                with suppress(ResourceExhausted):  # Told by then; the log keeps the rows, and the next open is longer.
+                    self.flush()
 
     def _release(self) -> None:
         """Stop what writes and give everything back."""

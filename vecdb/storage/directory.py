@@ -54,6 +54,11 @@ class FileWriter:
             write_fully(self._fs, self._fd, buffers, self.size_bytes)
         self.size_bytes += sum(map(len, buffers))
 
+    def allocate(self, size_bytes: int) -> None:
+        """Take disk for the first ``size_bytes``; raises as ``write`` does."""
+        with translating(self._path, "write"):
+            self._fs.allocate(self._fd, size_bytes)
+
     def finish(self) -> int:
         """Sync the file and give it its name; its size in bytes. The name is durable after ``directory.sync()``.
 

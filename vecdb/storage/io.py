@@ -51,8 +51,8 @@ class FileSystem:
     """The real file system. Stateless; one object may serve any number of threads.
 
     The write-class calls, which a fault may be injected into, are ``create``, ``write``, ``fsync``, ``fdatasync``,
-    ``fsync_directory``, ``allocate``, ``truncate``, ``rename``, ``unlink``, ``make_directory``, ``remove_directory``
-    and the hooks ``committing`` and ``committed``, which stand for the writes LMDB makes by itself.
+    ``fsync_directory``, ``allocate``, ``extend``, ``truncate``, ``rename``, ``unlink``, ``make_directory``,
+    ``remove_directory`` and the hooks ``committing`` and ``committed``, which stand for the writes that LMDB makes.
     """
 
     def create(self, path: Path) -> int:
@@ -103,6 +103,14 @@ class FileSystem:
     def allocate(self, fd: int, size_bytes: int) -> None:
         """Reserve disk for the first ``size_bytes`` of a file, which read as zeros until written."""
         os.posix_fallocate(fd, 0, size_bytes)
+
+    def extend(self, path: Path, size_bytes: int) -> None:
+        """Reserve disk for the first ``size_bytes`` of the file at ``path``; it keeps what it has."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        finally:
+            os.close(fd)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
         """Cut a file that nobody maps."""
