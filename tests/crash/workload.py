@@ -172,6 +172,7 @@ class PersistentWorkload(Workload):
         return again(super().open)
 
     def close(self) -> None:
+        self.report_differences()
         # The log could not be ended; it is as whole as after a crash.
         with suppress(ResourceExhausted):
             super().close()
