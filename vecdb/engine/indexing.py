@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
-from vecdb.errors import DeadlineExceeded
+from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
 from vecdb.index.hnsw import HnswBuilder, HnswParams
 from vecdb.schema import IndexKind, VectorField
 from vecdb.segment.layout import Role, SegmentEntry
@@ -40,6 +40,11 @@ class Indexer:
                 return
             self._scheduled = True
         self._pool.submit(self._run)
+
+    def retry(self, reason: type[BaseException] = BaseException) -> None:
+        """Let the builds that failed for this reason be tried again."""
+        with self._changed:
+            self._failed = {key: error for key, error in self._failed.items() if not isinstance(error, reason)}
 
     def unindexed_rows(self) -> int:
         """Rows that no index holds yet: those of segments that wait for their graph, and of memtables."""
@@ -140,10 +145,21 @@ class Indexer:
             self._build(reader, declared)
         except BaseException as error:  # noqa: BLE001 - kept for whoever waits, who would wait for ever otherwise
             # The segment goes on being scanned; the error comes out of wait_indexed and of the log.
-            self._failed[(reader.segment_id, declared.name)] = error
-            self._state.events.report(
-                "index_build_failed", level=logging.ERROR, segment=reader.segment_id, error=type(error).__name__
+            state = self._state
+            with self._changed:
+                self._failed[(reader.segment_id, declared.name)] = error
+            state.events.report(
+                "index_build_failed",
+                level=logging.ERROR,
+                segment=reader.segment_id,
+                seq=reader.entry.seq_last,
+                error=type(error).__name__,
+                file=error.field if isinstance(error, VecdbError) else None,
             )
+            if isinstance(error, Corruption):
+                state.tell_damage(error)
+            elif isinstance(error, Unavailable):
+                state.stop_writing(error)
 
     def _build(self, reader: SegmentReader, declared: VectorField) -> None:
         state = self._state
@@ -162,6 +178,10 @@ class Indexer:
             entry = next(each for each in manifest.segments if each.segment_id == reader.entry.segment_id)
             return manifest.with_segment(entry.with_file(file))
 
-        state.commit(change)
+        try:
+            state.commit(change)
+        except ResourceExhausted:
+            writer.abandon()
+            raise
         reader.attach(file)
         state.events.count("graphs_built")

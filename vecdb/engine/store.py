@@ -22,7 +22,7 @@ from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer, prepare_write
-from vecdb.errors import DeadlineExceeded, ResourceExhausted
+from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import (
     GetRequest,
@@ -58,7 +58,7 @@ class OpenCollection:
         self._state = open_collection_state(directory, collection_id, options, kernels, resources)
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
         self._indexer = Indexer(self._state, threads.indexing)
-        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._indexer.schedule)
+        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._index_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
         resources.memory.join(collection_id, self._writer.seal)
         try:
@@ -66,6 +66,11 @@ class OpenCollection:
         except BaseException:
             self._release()
             raise
+        self._indexer.schedule()
+
+    def _index_flushed(self) -> None:
+        # A flush that succeeded is a reason to think that there is space again.
+        self._indexer.retry(ResourceExhausted)
         self._indexer.schedule()
 
     def _replay(self) -> None:
@@ -163,6 +168,7 @@ class OpenCollection:
         """Flush, then return when no segment waits for a graph."""
         deadline = time.monotonic() + timeout_s
         self.flush()
+        self._indexer.retry()
         self._indexer.schedule()
         self._indexer.wait_idle(max(0.0, deadline - time.monotonic()))
 
@@ -188,6 +194,20 @@ class OpenCollection:
             role_bytes=role_bytes,
             events=state.events.counts(),
         )
+
+    def tell_failure(self, error: BaseException) -> None:
+        """Count and log what a call failed for, where that is not the caller's doing.
+
+        Raises
+        ------
+        ResourceExhausted
+            In place of a MemoryError.
+        """
+        if isinstance(error, Corruption):
+            self._state.tell_damage(error)
+        elif isinstance(error, MemoryError):
+            self._state.events.report("call_refused_memory")
+            raise ResourceExhausted("there is no memory for this call", field="memory") from error
 
     def begin_close(self) -> None:
         """Make every call that only waits give up."""

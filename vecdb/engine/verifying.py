@@ -5,13 +5,12 @@ A search verifies what it reads either way. Once a file is verified as a whole t
 
 from __future__ import annotations
 
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
-from vecdb.errors import VecdbError
+from vecdb.errors import Corruption, VecdbError
 from vecdb.segment.layout import SegmentFile
 from vecdb.segment.reader import SegmentReader
 
@@ -66,6 +65,9 @@ class Verifier:
     def _verify(self, reader: SegmentReader, file: SegmentFile) -> None:
         try:
             reader.array_file(file.role, file.field).verify()
-        except VecdbError as error:
+        except Corruption as error:
             # Searches that need the damaged rows fail by themselves; the others go on, and so do the other files.
-            self._state.events.report("verification_failed", level=logging.ERROR, file=error.field)
+            self._state.tell_damage(error)
+        except (VecdbError, MemoryError) as error:
+            # Nothing is known of the file; who needs it verifies it.
+            self._state.events.report("verification_failed", file=file.ref.name, error=type(error).__name__)

@@ -379,14 +379,13 @@ class Writer:
         state = self._state
         memory = state.resources.memory
         self._run_tasks()
-        active = state.view.memtables[-1].memtable
-        with suppress(ResourceExhausted, Unavailable):
-            if not memory.fits(0):
+        if not memory.fits(0):
+            with suppress(ResourceExhausted, Unavailable):
                 self._wait(lambda: memory.fits(0), memory.shrink)
-            if active.size_bytes >= state.options.memtable_size_bytes:
-                self._wait(lambda: len(state.view.memtables) <= state.options.memtables_waiting_max, lambda: True)
         active = state.view.memtables[-1].memtable
         if not active.fits(rows) or active.size_bytes >= state.options.memtable_size_bytes:
+            with suppress(ResourceExhausted, Unavailable):
+                self._wait(lambda: len(state.view.memtables) <= state.options.memtables_waiting_max, lambda: True)
             self._seal(rows)
 
     def _wait(self, room: Callable[[], bool], promised: Callable[[], bool]) -> None:
