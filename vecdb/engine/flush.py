@@ -42,7 +42,13 @@ class Flusher:
 
     def schedule(self) -> Future[None]:
         """Flush what is sealed, soon; done when that was tried. What becomes of it is in ``state.flush_failure``."""
-        return self._pool.submit(self._flush_in_background)
+        try:
+            return self._pool.submit(self._flush_in_background)
+        except ResourceExhausted as error:
+            self._tell(error, self._state.view.memtables[0].memtable)
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
 
     def _flush_in_background(self) -> None:
         # Kept for the writer, and told; the log still holds the rows.

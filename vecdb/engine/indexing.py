@@ -39,7 +39,11 @@ class Indexer:
             if self._scheduled or self.waiting_rows() == 0:
                 return
             self._scheduled = True
-        self._pool.submit(self._run)
+        try:
+            self._pool.submit(self._run)
+        except ResourceExhausted as error:
+            self._state.events.report("index_build_failed", error=type(error).__name__)
+            self._end()
 
     def retry(self, reason: type[BaseException] = BaseException) -> None:
         """Let the builds that failed for this reason be tried again."""

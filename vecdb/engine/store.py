@@ -229,7 +229,9 @@ class OpenCollection:
             closing.callback(self._release)
             long = keep and state.log.size_bytes > state.options.log_kept_bytes
             if long and state.stopped_by is None and _filled(state.view):
-                with suppress(ResourceExhausted):  # Told by then; the log keeps the rows, and the next open is longer.
+                with suppress(
+                    ResourceExhausted, MemoryError
+                ):  # Told by then; the log keeps the rows, and the next open is longer.
                     self.flush()
 
     def _release(self) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
-from vecdb.errors import Corruption, VecdbError
+from vecdb.errors import Corruption, ResourceExhausted, VecdbError
 from vecdb.segment.layout import SegmentFile
 from vecdb.segment.reader import SegmentReader
 
@@ -37,7 +37,12 @@ class Verifier:
                 return
             self._running = True
             self._scheduled_for = (manifest, segments)
-        self._pool.submit(self._run)
+        try:
+            self._pool.submit(self._run)
+        except ResourceExhausted as error:
+            # Searches verify what they read themselves.
+            self._state.events.report("verification_failed", error=type(error).__name__)
+            self._end()
 
     def stop(self) -> None:
         """Wait until the running verification has noticed that the collection is closing."""
@@ -58,9 +63,12 @@ class Verifier:
                     if size_bytes <= state.options.verify_ahead_bytes_max:
                         self._verify(segment.reader, file)
         finally:
-            with self._idle:
-                self._running = False
-                self._idle.notify_all()
+            self._end()
+
+    def _end(self) -> None:
+        with self._idle:
+            self._running = False
+            self._idle.notify_all()
 
     def _verify(self, reader: SegmentReader, file: SegmentFile) -> None:
         try:

@@ -108,8 +108,10 @@ class Writer:
         """Queue a write; the future is done when it is durable and visible."""
         with self._changed:
             self._refuse()
+            if not self._scheduled:
+                self._pool.submit(self._drain)
+                self._scheduled = True
             self._writes.append(write)
-            self._schedule()
         return write.future
 
     def run(self, task: Callable[[], object]) -> Future[None]:
@@ -167,26 +169,26 @@ class Writer:
             raise FailedPrecondition("the collection is closed", field="collection")
         self._state.check_not_stopped()
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._pool.submit(self._drain)
-
     def _drain(self) -> None:
         with self._changed:
             while self._running:
                 self._changed.wait()
             self._running = True
+        group: list[PendingWrite] = []
         while True:
-            self._run_tasks()
-            with self._changed:
-                group = self._next_group()
-                if not group and not self._tasks:
-                    self._scheduled = self._running = False
-                    self._changed.notify_all()
-                    return
-            if group:
-                self._write(group)
+            try:
+                self._run_tasks()
+                with self._changed:
+                    self._next_group(group)
+                    if not group and not self._tasks:
+                        self._scheduled = self._running = False
+                        self._changed.notify_all()
+                        return
+                if group:
+                    self._write(group)
+            except BaseException as error:  # noqa: BLE001 - without memory anything may fail, and all writes wait for this thread
+                _fail(group, error)
+            group.clear()
 
     def _run_tasks(self) -> None:
         while True:
@@ -201,19 +203,18 @@ class Writer:
             else:
                 future.set_result(None)
 
-    def _next_group(self) -> list[PendingWrite]:
-        """Writes from the front of the queue that go into one group. A delete by filter is a group of its own."""
-        group: list[PendingWrite] = []
+    def _next_group(self, group: list[PendingWrite]) -> None:
+        """Move writes from the front of the queue into a group. A delete by filter is a group of its own."""
         rows = 0
         while self._writes:
             write = self._writes[0]
             if group and (write.where is not None or rows + write.rows > GROUP_ROWS_MAX):
                 break
-            group.append(self._writes.popleft())
+            group.append(write)
+            self._writes.popleft()
             rows += write.rows
             if write.where is not None:
                 break
-        return group
 
     def _write(self, group: list[PendingWrite]) -> None:
         """Make one group durable and visible, and acknowledge it.
@@ -223,18 +224,19 @@ class Writer:
         state = self._state
         try:
             state.check_not_stopped()
+            deletes = group
             if any(write.batch is not None for write in group):
                 try:
                     state.take_reserve()
                     self._write_group(group)
                 except ResourceExhausted as error:
                     self._refuse_upserts(group, error)
-                    group = [write for write in group if not write.future.done()]
+                    deletes = [write for write in group if not write.future.done()]
                 else:
                     self._refused = False
                     return
-            if group:
-                state.spending_reserve(lambda: self._write_group(group))
+            if deletes:
+                state.spending_reserve(lambda: self._write_group(deletes))
                 with suppress(DiskFull):  # There is no space yet.
                     state.take_reserve()
         except BaseException as error:  # noqa: BLE001 - every waiting caller gets it; what was appended stops the writer
@@ -253,11 +255,15 @@ class Writer:
         except MemoryError as error:
             self._state.check_not_stopped()
             raise ResourceExhausted("there is no memory for this write", field="memory") from error
-        for request in (each.applied for each in answered if each.changed_nothing):
-            # It changed nothing, so nothing of it is logged; a retry of it must change nothing either.
-            self._state.applied.add(request)
-        for each in answered:
-            each.write.future.set_result(each.result)
+        try:
+            for each in answered:
+                if each.changed_nothing:
+                    # So nothing of it is logged; a retry of it must change nothing either.
+                    self._state.applied.add(each.applied)
+                each.write.future.set_result(each.result)
+        except BaseException as error:  # noqa: BLE001 - it is written, and nobody may be told that it is not
+            self._state.stop_writing(error)
+            self._state.check_not_stopped()
 
     def _refuse_upserts(self, group: list[PendingWrite], error: ResourceExhausted) -> None:
         """Refuse what needs the room that there is not; logged once for all that are refused one after the other."""
