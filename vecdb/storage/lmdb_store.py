@@ -53,7 +53,9 @@ KEY_BYTES_MAX: Final = 500
 _EMPTY_BYTES: Final = 32 << 10
 """More than an environment with a value or two takes."""
 _DEPTH_MAX: Final = 8
-"""Pages from the root to a value; an LMDB of 2^32 values needs no more. Also the pages of its list of free ones."""
+"""Pages from the root to a value; an LMDB of 2^32 values needs no more."""
+_SPARE_PAGES: Final = 4
+"""For LMDB's list of free pages, and a root that splits."""
 _ENTRY_BYTES: Final = 64
 """What a value takes beside its bytes: its checksum, LMDB's header of it, its share of the page above."""
 
@@ -247,7 +249,7 @@ class _Environment:
         used_pages = self._env.info()["last_pgno"] + 1
         # At most every used page is copied, and what is added fills pages by half.
         added_bytes = sum(len(key) + len(value) + _ENTRY_BYTES for key, value in puts.items())
-        pages = used_pages + min(used_pages, _DEPTH_MAX * (len(puts) + len(deletes))) + _DEPTH_MAX
+        pages = used_pages + min(used_pages, _DEPTH_MAX * (len(puts) + len(deletes))) + _SPARE_PAGES
         needed_bytes = pages * page_bytes + 2 * added_bytes
         if needed_bytes > self._reserved_bytes:
             self._directory.fs.extend(self.path, needed_bytes)
