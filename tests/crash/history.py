@@ -154,6 +154,10 @@ class Reports:
                     reports.other.append(told)
         return reports
 
+    def changing_results(self) -> list[tuple[int, tuple[int, int, int]]]:
+        """The results by writer, where something changed: that nothing did is not remembered across a crash."""
+        return [(writer, told) for writer, told in sorted(self.results.items()) if any(told[1:])]
+
     def in_flight(self, seed: int) -> list[Batch]:
         """The batches that were begun and not acknowledged: at most one a writer."""
         return [

@@ -48,8 +48,7 @@ def judged(point: str, place: str, reports: Reports, seed: int, inspection: Insp
     if inspection.after is not None:
         problems += [f"after retrying: {each}" for each in differences(inspection.after, whole)]
     # The last acknowledged batch of each writer is handed over a second time, and must be answered and not applied.
-    changed = ((writer, told) for writer, told in sorted(reports.results.items()) if any(told[1:]))
-    for (writer, told), again in zip(changed, inspection.retried, strict=False):
+    for (writer, told), again in zip(reports.changing_results(), inspection.retried, strict=False):
         if again != told:
             problems.append(f"writer {writer}: a retry of an applied batch gave {again}, at first it was {told}")
     begun = sum(reports.begun.values())
@@ -63,11 +62,8 @@ def inspected(
 ) -> Verdict:
     """Open what a crash left and compare it."""
     # That a batch changed nothing is not remembered across a crash: repeated, it may undo what was in flight.
-    changed = [writer for writer, told in sorted(reports.results.items()) if any(told[1:])]
-    retries = [batch(plan.seed, writer, reports.acknowledged[writer] - 1) for writer in changed]
+    retries = [batch(plan.seed, writer, reports.acknowledged[writer] - 1) for writer, _ in reports.changing_results()]
     in_flight = reports.in_flight(plan.seed)
-    # A writer has one batch in flight: its last acknowledged one can only be repeated where that does not undo another.
-    retries = [each for each in retries if each.points or each.deleted or each.group is not None]
     ended = server.call("look", str(path), plan.writers, [*retries, *in_flight], twice)
     if ended.status != 0:
         told = ended.written.decode(errors="replace").strip()

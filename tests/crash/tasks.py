@@ -100,6 +100,14 @@ def run_until_killed(fd: int, plan: Plan, kill_at: int) -> None:
     Workload(plan, Telling(kill_at), kernels(), report).run()
 
 
+def recover_until_killed(_: int, path: str, kill_at: int) -> int:
+    """Open a database that has much to replay and die at a write-class call; how many there were if that never came."""
+    file_system = KillingFileSystem(kill_at)
+    with EmbeddedDatabase.open(path, options=OPTIONS, kernels=kernels(), file_system=file_system) as database:
+        database.collection(NAME).flush()
+    return file_system.total
+
+
 def run_until_power_loss(
     fd: int, plan: Plan, lose_at: int, left_out: tuple[str, ...], early: bool, survivors: list[tuple[str, int | None]]
 ) -> None:

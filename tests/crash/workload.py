@@ -32,6 +32,7 @@ OPTIONS = EngineOptions(
     graph_rows_min=10,
     log_file_bytes_first=8_192,
     log_kept_bytes=65_536,
+    reserve_size_bytes=4_096,
     kernels="reference",
 )
 
@@ -171,6 +172,7 @@ class PersistentWorkload(Workload):
         return again(super().open)
 
     def close(self) -> None:
+        self.report_differences()
         # The log could not be ended; it is as whole as after a crash.
         with suppress(ResourceExhausted):
             super().close()

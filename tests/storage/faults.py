@@ -21,6 +21,7 @@ WRITE_CALLS = (
     "fdatasync",
     "fsync_directory",
     "allocate",
+    "extend",
     "truncate",
     "rename",
     "unlink",

@@ -13,7 +13,7 @@ from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import View
 from vecdb.segment.memtable import PreparedBatch
-from vecdb.types import I64Array, PointId
+from vecdb.types import I64Array, PointId, U64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +24,27 @@ class Decided:
     ----------
     record
         Its log record, in pieces.
-    applied
-        What its caller is told, and what a retry is answered with.
+    requests
+        What retries are answered with; of one write, or of those that were merged into one.
     batch
         Rows to add, for an upsert.
     deleted_ids, deleted_keys
         For a delete: ids that are live, and their keys.
     parts, rows
         Where the ids of the batch or of the delete are live in the view it was decided in; -1 where they are not.
+    seqs
+        The seq of each row of the batch, (n,) uint64, where it is not one write but several.
     """
 
     seq: int
     record: Sequence[bytes]
-    applied: AppliedRequest
+    requests: tuple[AppliedRequest, ...]
     batch: PreparedBatch | None
     deleted_ids: tuple[PointId, ...]
     deleted_keys: tuple[bytes, ...]
     parts: I64Array
     rows: I64Array
+    seqs: U64Array | None = None
 
 
 def apply_group(state: CollectionState, decided: Sequence[Decided]) -> View:
@@ -55,15 +58,16 @@ def apply_group(state: CollectionState, decided: Sequence[Decided]) -> View:
             if part >= 0:
                 dead[part].append(row)
         if each.batch is not None:
-            dead[active_number].extend(memtable.append(each.batch, each.seq))
+            dead[active_number].extend(memtable.append(each.batch, each.seq, each.seqs))
         else:
             # An id may have been written earlier in this very group, which the located rows cannot know.
             for point_id in each.deleted_ids:
                 dead[active_number].extend(memtable.rows_of(point_id)[:1])
             memtable.note_delete(each.deleted_keys, each.seq)
-        if each.applied.request_id:
-            memtable.note_request(each.applied.encode())
-            state.applied.add(each.applied)
+        for request in each.requests:
+            if request.request_id:
+                memtable.note_request(request.encode())
+                state.applied.add(request)
     grown = memtable.view(view.memtables[-1].live.extended(memtable.rows))
     after = view.with_memtables((*view.memtables[:-1], grown), seq=decided[-1].seq)
     return after.killed({part: rows for part, rows in dead.items() if rows})

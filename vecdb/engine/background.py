@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+
+from vecdb.engine.threads import Pool
 
 
 class BackgroundWork:
@@ -16,7 +18,7 @@ class BackgroundWork:
         Does what there is to do and returns; it handles its own errors. Asked for while it runs, it runs once more.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+    def __init__(self, pool: Pool, work: Callable[[], None]) -> None:
         self._pool = pool
         self._work = work
         self._changed = threading.Condition()
@@ -25,7 +27,13 @@ class BackgroundWork:
         self._future: Future[None] | None = None
 
     def schedule(self) -> None:
-        """Run it, soon."""
+        """Run it, soon.
+
+        Raises
+        ------
+        ResourceExhausted
+            No thread could be started.
+        """
         with self._changed:
             if self._stopped:
                 return

@@ -33,6 +33,7 @@ from vecdb.storage.io import FileSystem
 from vecdb.storage.lmdb_store import check_environment
 from vecdb.storage.lock import DirectoryLock
 from vecdb.storage.mirror import read_mirror
+from vecdb.storage.reserve import RESERVE_NAME
 from vecdb.storage.wal import Log
 from vecdb.types import U64Array
 
@@ -157,7 +158,7 @@ class _Checker:
                 self._check_collection(collections, name, entries[name])
             for stray in set(collections.children()) - set(entries.values()):
                 self._wrong(f"{COLLECTIONS}/{stray}", "no collection has this directory")
-        self._unknown(self._root, {MARKER, LOCK})
+        self._unknown(self._root, {MARKER, LOCK, RESERVE_NAME})
 
     def _unknown(self, directory: MmapDirectory, known: set[str]) -> None:
         for name in set(directory.names()) - known:

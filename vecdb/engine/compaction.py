@@ -13,9 +13,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +28,12 @@ from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.merge_policy import MergePolicy, SegmentSize
 from vecdb.engine.state import CollectionState
+from vecdb.engine.threads import Pool
 from vecdb.engine.view import SegmentView
 from vecdb.engine.writer import Writer
 from vecdb.errors import (
     Cancelled,
+    Corruption,
     DeadlineExceeded,
     FailedPrecondition,
     ResourceExhausted,
@@ -43,6 +45,7 @@ from vecdb.segment.journal import deletes_of, requests_of
 from vecdb.segment.merge import Merge, MergeSource, kept_deletes, write_merged
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
+from vecdb.storage.io import DiskFull
 from vecdb.types import I64Array
 
 _DIED_CHECKED = 4_096
@@ -61,9 +64,7 @@ class _Request:
 class Compactor:
     """Merges the segments of one collection, one merge at a time."""
 
-    def __init__(
-        self, state: CollectionState, pool: ThreadPoolExecutor, writer: Writer, on_merged: Callable[[], None]
-    ) -> None:
+    def __init__(self, state: CollectionState, pool: Pool, writer: Writer, on_merged: Callable[[], None]) -> None:
         self._state = state
         self._writer = writer
         self._on_merged = on_merged
@@ -81,8 +82,12 @@ class Compactor:
 
     def schedule(self) -> None:
         """Merge what is due, soon."""
-        if self._state.options.compaction:
+        if not self._state.options.compaction:
+            return
+        try:
             self._work.schedule()
+        except ResourceExhausted as error:
+            self._state.events.report("compaction_failed", error=type(error).__name__)
 
     def note_replaced(self, rows: int) -> None:
         """Look again once many rows were deleted or replaced: without a flush nobody else would ask."""
@@ -194,6 +199,9 @@ class Compactor:
     def _merge_what_is_due(self) -> None:
         state = self._state
         while not state.closing.is_set():
+            # After a failure in the middle of a commit, files that it may have named must stay as they are.
+            if state.stopped_by is not None and not self._requests:
+                return
             if self._requests:
                 self._answer(self._requests.popleft())
                 continue
@@ -204,14 +212,20 @@ class Compactor:
                 self._merge(due)
             except Cancelled:
                 return
-            except VecdbError as error:
+            except (VecdbError, MemoryError) as error:
                 # The segments stay as they are. A full disk is tried again when there is cause to look again; anything
                 # else when the collection is opened the next time, or on request: it would only fail again at once.
-                if not isinstance(error, ResourceExhausted):
+                if not isinstance(error, ResourceExhausted | MemoryError):
                     self._failed.update(due)
                 state.events.report(
-                    "compaction_failed", level=logging.ERROR, error=f"{type(error).__name__}: {error}", segments=due
+                    "compaction_failed",
+                    level=logging.ERROR,
+                    segments=due,
+                    error=type(error).__name__,
+                    file=error.field if isinstance(error, VecdbError) else None,
                 )
+                if isinstance(error, Corruption):
+                    state.tell_damage(error)
                 return
 
     def _due(self) -> tuple[int, ...]:
@@ -240,10 +254,13 @@ class Compactor:
         state.events.count("compactions")
         state.events.count("rows_dropped", rows_dropped)
         self._sweep()
+        with suppress(DiskFull):  # If there is still no space, the next flush tries again.
+            state.take_reserve()
         return rows_dropped
 
     def _merge_marked(self, group: Collection[int]) -> int:
         state = self._state
+        state.check_not_stopped()
         chosen = [each for each in state.view.segments if each.reader.segment_id in group]
         others = [each.reader for each in state.view.segments if each.reader.segment_id not in group]
         merge = Merge(
@@ -251,19 +268,22 @@ class Compactor:
             kept_deletes([each.reader for each in chosen], others, state.manifest.hash_key),
             _remembered(each.reader for each in chosen),
         )
-        writer = SegmentWriter(state.directory, state.take_segment_id(), state.manifest.schema)
-        with _unless_committed(writer):
-            reader = self._written(writer, merge)
+        # On a full disk a merge may have the reserve: it frees more than it takes.
+        writer, reader = state.spending_reserve(lambda: self._written(merge))
         self._replace({source.reader.segment_id: source.rows for source in merge.sources}, writer, reader)
         return sum(each.rows for each in chosen) - merge.rows
 
-    def _written(self, writer: SegmentWriter, merge: Merge) -> SegmentReader | None:
-        """The new segment, indexed and verified; ``None`` where there is nothing to keep.
-
-        What searches read is open by then, so that the first of them finds it done.
-        """
+    def _written(self, merge: Merge) -> tuple[SegmentWriter, SegmentReader | None]:
+        """The new segment, indexed and verified, and its writer; ``None`` where there is nothing to keep."""
+        state = self._state
+        writer = SegmentWriter(state.directory, state.take_segment_id(), state.manifest.schema)
         if not merge.rows and not merge.deletes.keys and not merge.requests:
-            return None
+            return writer, None
+        with _unless_committed(writer):
+            return writer, self._write(writer, merge)
+
+    def _write(self, writer: SegmentWriter, merge: Merge) -> SegmentReader:
+        """What searches read is open in the end, so that the first of them finds it done."""
         state = self._state
         schema = state.manifest.schema
         entry = write_merged(writer, merge, schema, state.kernels, state.closing.is_set)
@@ -299,7 +319,12 @@ class Compactor:
                     state.sealed_views[waiting] = view.merged(kept, reader)
                 state.publish(state.view.merged(kept, reader))
 
-            self._writer.run(swap).result()
+            try:
+                self._writer.run(swap).result()
+            except BaseException as error:
+                # It is committed, and the view is not what the metadata says.
+                state.stop_writing(error)
+                raise
 
     def _sweep(self) -> None:
         """Unlink the old files as soon as the searches that read them are done, which they soon are."""

@@ -5,26 +5,30 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from vecdb.api import Database
 from vecdb.engine.catalogue import Catalogue
 from vecdb.engine.collection import EmbeddedCollection
+from vecdb.engine.events import Events
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import create_collection_files
+from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
-from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, NotFound
+from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, NotFound, ResourceExhausted, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import SearchRequest
 from vecdb.results import Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.io import FileSystem
+from vecdb.storage.io import DiskFull, FileSystem
 from vecdb.storage.lock import DirectoryLock
+from vecdb.storage.reserve import RESERVE_NAME, Reserve
 
 CATALOGUE = "catalogue"
 COLLECTIONS = "collections"
@@ -53,6 +57,7 @@ class EmbeddedDatabase(Database):
         database_id: str,
         options: EngineOptions,
         kernels: Kernels,
+        resources: Resources,
     ) -> None:
         self.path = directory.path
         self.database_id = database_id
@@ -60,6 +65,7 @@ class EmbeddedDatabase(Database):
         self._options = options
         self._lock = lock
         self._catalogue = catalogue
+        self._resources = resources
         self._collections = directory.child(COLLECTIONS, create=True)
         self._threads = Threads(options.writer_threads)
         self._open = Leases(options.open_collections_max, self._open_collection)
@@ -106,19 +112,30 @@ class EmbeddedDatabase(Database):
                 value=root.path,
             )
         lock = DirectoryLock.acquire(root)
+        events = Events("")
         try:
             new = not root.exists(MARKER)
             if new and COLLECTIONS in root.children() and root.child(COLLECTIONS, create=False).children():
                 # Collections are made after the marker, so this is no interrupted creation: something was lost.
                 raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
+            reserve = Reserve(root, options.reserve_size_bytes)
             # The marker is written last: a directory with a marker has a whole catalogue.
-            catalogue = Catalogue.open(root.child(CATALOGUE, create=new), create=new)
+            directory = root.child(CATALOGUE, create=new)
+            catalogue = reserve.spent_on(lambda: Catalogue.open(directory, create=new), events.report)
             try:
                 marker = write_marker(root) if new else read_marker(root)
                 database = cls(
-                    root, lock, catalogue, marker.database_id, options, kernels or choose_kernels(options.kernels)
+                    root,
+                    lock,
+                    catalogue,
+                    marker.database_id,
+                    options,
+                    kernels or choose_kernels(options.kernels),
+                    Resources(reserve, RowMemory(options.memory_size_bytes_max)),
                 )
                 database._remove_unnamed()
+                with suppress(DiskFull):  # Taken by the first write that finds space.
+                    reserve.take(events.report)
             except BaseException:
                 catalogue.close()
                 raise
@@ -143,8 +160,15 @@ class EmbeddedDatabase(Database):
                 told = "exists with another schema" if exist_ok else "exists"
                 raise AlreadyExists(f"collection {name!r} {told}", field="collection", value=name)
             collection_id = secrets.token_hex(8)
-            create_collection_files(self._collections.child(collection_id, create=True), name, collection_id, schema)
-            self._catalogue.add(name, collection_id)
+            try:
+                directory = self._collections.child(collection_id, create=True)
+                create_collection_files(directory, name, collection_id, schema)
+                self._catalogue.add(name, collection_id)
+            except ResourceExhausted:
+                # Nothing names it; what cannot be removed now is at the next open.
+                with suppress(VecdbError):
+                    self._collections.remove_child(collection_id)
+                raise
         return self.collection(name)
 
     def collection(self, name: str) -> EmbeddedCollection:
@@ -186,7 +210,7 @@ class EmbeddedDatabase(Database):
             entry = self._catalogue.entries.get(name)
             if entry is None:
                 raise _not_found(name)
-            self._catalogue.remove(name)
+            self._resources.reserve.spent_on(lambda: self._catalogue.remove(name), Events(name).report)
             try:
                 self._open.close_dropped(entry.collection_id)
             finally:
@@ -215,7 +239,7 @@ class EmbeddedDatabase(Database):
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
         directory = self._collections.child(collection_id, create=False)
-        return OpenCollection(directory, collection_id, self._options, self.kernels, self._threads)
+        return OpenCollection(directory, collection_id, self._options, self.kernels, self._threads, self._resources)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -236,4 +260,4 @@ def _not_found(name: str) -> NotFound:
 
 def _foreign(root: MmapDirectory) -> bool:
     """Whether the directory holds what an interrupted creation of a database would not have left."""
-    return bool(set(root.names()) - {LOCK}) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS})
+    return bool(set(root.names()) - {LOCK, RESERVE_NAME}) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS})

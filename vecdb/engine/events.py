@@ -11,10 +11,10 @@ logger = logging.getLogger("vecdb")
 
 
 class Events:
-    """Counts by name, for one collection."""
+    """Counts by name, for one collection; ``collection`` is what log lines call it."""
 
     def __init__(self, collection: str) -> None:
-        self._collection = collection
+        self.collection = collection
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -26,8 +26,12 @@ class Events:
     def report(self, name: str, times: int = 1, level: int = logging.WARNING, **facts: object) -> None:
         """Count an event and log it with its facts (numbers, file names; never payloads or keys)."""
         self.count(name, times)
+        self.log(name, level, **facts)
+
+    def log(self, name: str, level: int, **facts: object) -> None:
+        """Log an event that is counted elsewhere."""
         told = " ".join(f"{key}={value}" for key, value in facts.items())
-        logger.log(level, "%s collection=%r %s", name, self._collection, told)
+        logger.log(level, "%s collection=%r %s", name, self.collection, told)
 
     def counts(self) -> Mapping[str, int]:
         """All counts so far."""

@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 from vecdb.bitmap import LiveRows
@@ -18,9 +19,12 @@ from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import Manifest, request_key
 from vecdb.engine.state import CollectionState
 from vecdb.engine.writer import Writer
-from vecdb.errors import Unavailable
+from vecdb.errors import ResourceExhausted, Unavailable, VecdbError
+from vecdb.segment.layout import SegmentEntry
 from vecdb.segment.memtable import Memtable
 from vecdb.segment.writer import SegmentWriter
+from vecdb.storage.io import DiskFull
+from vecdb.types import I64Array
 
 
 class Flusher:
@@ -36,15 +40,20 @@ class Flusher:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def schedule(self) -> None:
-        """Flush what is sealed, soon."""
-        self._pool.submit(self._flush_in_background)
+    def schedule(self) -> Future[None]:
+        """Flush what is sealed, soon; done when that was tried. What becomes of it is in ``state.flush_failure``."""
+        try:
+            return self._pool.submit(self._flush_in_background)
+        except ResourceExhausted as error:
+            self._tell(error, self._state.view.memtables[0].memtable)
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
 
     def _flush_in_background(self) -> None:
-        try:
+        # Kept for the writer, and told; the log still holds the rows.
+        with suppress(Exception):
             self.flush_sealed()
-        except BaseException as error:  # noqa: BLE001 - kept for the writer and reported; the log still holds the rows
-            self._state.events.report("flush_failed", level=logging.ERROR, error=f"{type(error).__name__}: {error}")
 
     def flush_sealed(self) -> None:
         """Flush every sealed memtable; return when they are committed.
@@ -53,20 +62,38 @@ class Flusher:
         ------
         ResourceExhausted
             No disk space; the rows stay in memory and in the log, and the flush is tried again later.
+        Unavailable
+            The device failed; the writer is stopped.
         """
+        state = self._state
         with self._lock:
-            while len(self._state.view.memtables) > 1 and not self._stopped:
-                if isinstance(self._state.flush_failure, Unavailable):
-                    # The device failed in the middle of a commit: files that it may have named must stay as they are.
-                    raise self._state.flush_failure
-                memtable = self._state.view.memtables[0].memtable
+            while len(state.view.memtables) > 1 and not self._stopped:
+                # After a failure in the middle of a commit, files that it may have named must stay as they are.
+                state.check_not_stopped()
+                memtable = state.view.memtables[0].memtable
                 try:
                     with self._state.replacing:
                         self._flush(memtable)
                 except BaseException as error:
-                    self._state.flush_failure = error
+                    self._tell(error, memtable)
                     raise
-                self._state.flush_failure = None
+                if state.flush_failure is not None:
+                    state.flush_failure = None
+                    state.note_memory()
+
+    def _tell(self, error: BaseException, memtable: Memtable) -> None:
+        """Keep the reason, and log it once for all attempts that fail one after the other."""
+        state = self._state
+        state.events.count("flush_failed")
+        if state.flush_failure is None:
+            file = error.field if isinstance(error, VecdbError) else None
+            state.events.log(
+                "flush_failed", logging.ERROR, error=type(error).__name__, file=file, seq=memtable.seq_last
+            )
+        state.flush_failure = error
+        if isinstance(error, Unavailable):
+            state.stop_writing(error)
+        state.note_memory()
 
     def stop(self) -> None:
         """Wait for the flush that runs and begin no other: after this no file is written."""
@@ -81,7 +108,11 @@ class Flusher:
         assert held.memtable is memtable
         directory = state.directory
         writer = SegmentWriter(directory, state.take_segment_id(), state.manifest.schema)
-        entry = writer.write_memtable(held, state.kernels)
+        try:
+            entry = writer.write_memtable(held, state.kernels)
+        except BaseException:
+            writer.abandon()
+            raise
         kept = held.live.bitmap().rows()
 
         live = {segment.reader.segment_id: segment.live for segment in at_seal.segments}
@@ -99,8 +130,29 @@ class Flusher:
         def change(manifest: Manifest) -> Manifest:
             return replace(manifest.with_segment(entry), flushed_seq=memtable.seq_last)
 
-        manifest = state.commit(change, live, puts, expired_keys)
+        try:
+            manifest = state.commit(change, live, puts, expired_keys)
+        except ResourceExhausted:
+            writer.abandon()
+            raise
         state.applied.forget(expired)
+        try:
+            self._swap(memtable, entry, kept)
+        except BaseException as error:
+            # It is committed, and must not be a second time.
+            state.stop_writing(error)
+            raise
+        state.sweep_files()
+        if not state.mirror_behind:
+            state.trim_log(manifest.flushed_seq)
+        with suppress(DiskFull):  # Trimming may have freed what was lacking; if not, the next flush tries again.
+            state.take_reserve()
+        state.events.count("flushes")
+        self._on_flushed()
+
+    def _swap(self, memtable: Memtable, entry: SegmentEntry, kept: I64Array) -> None:
+        """Let the segment take the place of the memtable in all views."""
+        state = self._state
         reader = state.open_segment(entry)
 
         def swap() -> None:
@@ -110,7 +162,3 @@ class Flusher:
             state.publish(state.view.flushed(memtable, reader, kept))
 
         self._writer.run(swap).result()
-        if not state.mirror_behind:
-            state.log.trim(manifest.flushed_seq)
-        state.events.count("flushes")
-        self._on_flushed()

@@ -10,13 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from vecdb.engine.background import BackgroundWork
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import CollectionState
-from vecdb.errors import Cancelled, DeadlineExceeded
+from vecdb.engine.threads import Pool
+from vecdb.errors import Cancelled, Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
 from vecdb.index.hnsw import HnswBuilder, HnswParams
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, IndexKind, VectorField
@@ -61,7 +61,7 @@ def build_graph(
 class Indexer:
     """Builds what a collection's segments lack."""
 
-    def __init__(self, state: CollectionState, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, state: CollectionState, pool: Pool) -> None:
         self._state = state
         self._work = BackgroundWork(pool, self._build_what_lacks)
         self._changed = threading.Condition()
@@ -71,9 +71,17 @@ class Indexer:
     def schedule(self) -> None:
         """Build what is missing, soon."""
         if self.waiting_rows():
-            self._work.schedule()
+            try:
+                self._work.schedule()
+            except ResourceExhausted as error:
+                self._state.events.report("index_build_failed", error=type(error).__name__)
         with self._changed:
             self._changed.notify_all()
+
+    def retry(self, reason: type[BaseException] = BaseException) -> None:
+        """Let the builds that failed for this reason be tried again."""
+        with self._changed:
+            self._failed = {key: error for key, error in self._failed.items() if not isinstance(error, reason)}
 
     def unindexed_rows(self) -> int:
         """Rows that no index holds yet: those of segments that wait for their graph, and of memtables."""
@@ -160,10 +168,21 @@ class Indexer:
             return
         except BaseException as error:  # noqa: BLE001 - kept for whoever waits, who would wait for ever otherwise
             # The segment goes on being scanned; the error comes out of wait_indexed and of the log.
-            self._failed[(reader.segment_id, declared.name)] = error
-            self._state.events.report(
-                "index_build_failed", level=logging.ERROR, segment=reader.segment_id, error=type(error).__name__
+            state = self._state
+            with self._changed:
+                self._failed[(reader.segment_id, declared.name)] = error
+            state.events.report(
+                "index_build_failed",
+                level=logging.ERROR,
+                segment=reader.segment_id,
+                seq=reader.entry.seq_last,
+                error=type(error).__name__,
+                file=error.field if isinstance(error, VecdbError) else None,
             )
+            if isinstance(error, Corruption):
+                state.tell_damage(error)
+            elif isinstance(error, Unavailable):
+                state.stop_writing(error)
 
     def _build(self, reader: SegmentReader, declared: VectorField) -> None:
         state = self._state
@@ -181,6 +200,10 @@ class Indexer:
                 assert entry is not None
                 return manifest.with_segment(entry.with_file(file))
 
-            state.commit(change)
+            try:
+                state.commit(change)
+            except ResourceExhausted:
+                writer.abandon()
+                raise
             reader.attach(file)
         state.events.count("graphs_built")

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
+from types import TracebackType
 
 from vecdb.engine.events import logger
 from vecdb.engine.store import OpenCollection
@@ -170,8 +171,13 @@ class Lease:
             self._leases.give_back(slot)
             raise
 
-    def __exit__(self, *_raised: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened = self._slot.opened
         self._leases.give_back(self._slot)
+        if error is not None and opened is not None:
+            opened.tell_failure(error)
 
 
 def _close_reporting(collection_id: str, opened: OpenCollection, *, keep: bool) -> None:

@@ -18,6 +18,9 @@ class EngineOptions:
         Rows are written to a segment when this much of them is in memory.
     memtables_waiting_max
         Full memtables that may wait to be written before writes wait for them.
+    memory_size_bytes_max
+        Rows in memory, of all open collections together. Where they reach it, the largest are written to segments and
+        writes wait for that; where that cannot be done, upserts are refused.
     unindexed_rows_max
         With more rows than this waiting for an index, writes are slowed.
     slow_down_s_max
@@ -40,6 +43,8 @@ class EngineOptions:
         A closing collection leaves at most this much in its log, and writes a segment if there is more.
     log_file_bytes_first
         Space allocated for the first file of a log; later ones double it.
+    reserve_size_bytes
+        Disk that the database holds back, so that deletes and compaction go on when the disk is full; 0 for none.
     verify_ahead_bytes_max
         A searched collection of at most this size is verified in the background, so that searches need not do it.
     kernels
@@ -48,6 +53,7 @@ class EngineOptions:
 
     memtable_size_bytes: int = 128 * 2**20
     memtables_waiting_max: int = 2
+    memory_size_bytes_max: int = 2 * 2**30
     unindexed_rows_max: int = 200_000
     slow_down_s_max: float = 1.0
     graph_rows_min: int = GRAPH_ROWS_MIN
@@ -60,12 +66,14 @@ class EngineOptions:
     log_kept_bytes: int = 2**20
     verify_ahead_bytes_max: int = 4 * 2**30
     log_file_bytes_first: int = 2**20
+    reserve_size_bytes: int = 16 * 2**20
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("memtable_size_bytes", 1, 2**40),
             ("memtables_waiting_max", 1, 64),
+            ("memory_size_bytes_max", 1, 2**50),
             ("unindexed_rows_max", 1, 2**40),
             ("slow_down_s_max", 0, 3600),
             ("graph_rows_min", 1, 2**31),
@@ -76,6 +84,7 @@ class EngineOptions:
             ("writer_threads", 1, 64),
             ("log_kept_bytes", 0, 2**40),
             ("log_file_bytes_first", 4096, 2**30),
+            ("reserve_size_bytes", 0, 2**40),
             ("verify_ahead_bytes_max", 0, 2**60),
         ):
             value = getattr(self, name)

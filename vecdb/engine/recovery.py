@@ -1,4 +1,4 @@
-"""Opens a collection's directory: reads its metadata, checks it against the mirror and replays the log.
+"""Opens a collection's directory: reads its metadata and checks it against the mirror. ``replay`` does the rest.
 
 Nothing is rebuilt: segments and graphs are mapped when they are first used. What an interrupted commit left behind,
 files that no manifest names, is removed only after everything that could name it was found whole.
@@ -14,9 +14,8 @@ from google.protobuf.message import DecodeError
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
-from vecdb.engine.apply import Decided, apply_group
 from vecdb.engine.events import Events
-from vecdb.engine.log_record import AppliedRequest, Record, decode_record
+from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import (
     LIVE_PREFIX,
     MANIFEST_KEY,
@@ -27,17 +26,17 @@ from vecdb.engine.manifest import (
     request_key,
 )
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.state import LOG, MIRROR, CollectionState
 from vecdb.engine.view import SegmentView, View
-from vecdb.errors import Corruption, VecdbError
+from vecdb.errors import Corruption
 from vecdb.kernels.protocol import Kernels
-from vecdb.requests import UpsertRequest, check_against_schema
 from vecdb.schema import CollectionSchema
-from vecdb.segment.ids import HASH_KEY_BYTES, hash_keys, key_of
-from vecdb.segment.memtable import prepare
+from vecdb.segment.ids import HASH_KEY_BYTES
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.mirror import read_mirror, write_mirror
+from vecdb.storage.reserve import Reserve
 from vecdb.storage.wal import Log
 
 METADATA_FILES = frozenset({"data.mdb", MIRROR})
@@ -115,11 +114,19 @@ def read_manifest(directory: MmapDirectory, collection_id: str) -> tuple[LmdbSto
 
 
 def open_collection_state(
-    directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels
+    directory: MmapDirectory,
+    collection_id: str,
+    options: EngineOptions,
+    kernels: Kernels,
+    resources: Resources | None = None,
 ) -> CollectionState:
-    """The state of a collection as its files and its log tell it."""
-    metadata, manifest = read_manifest(directory, collection_id)
-    events = Events(manifest.collection)
+    """The state of a collection as its files tell it; ``replay_log`` adds what is only in its log."""
+    if resources is None:
+        resources = Resources(Reserve(directory, 0), RowMemory(options.memory_size_bytes_max))
+    events = Events(collection_id)
+    # A commit that was interrupted may have to be completed, though the disk is full.
+    metadata, manifest = resources.reserve.spent_on(lambda: read_manifest(directory, collection_id), events.report)
+    events.collection = manifest.collection
     log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
     try:
         live_chunks = dict(metadata.items(LIVE_PREFIX))
@@ -129,17 +136,16 @@ def open_collection_state(
         }
         applied = _applied_requests(metadata, where)
         view = View(manifest.flushed_seq, (), ())
-        state = CollectionState(directory, metadata, log, manifest, view, applied, options, kernels, events)
+        state = CollectionState(directory, metadata, log, manifest, view, applied, options, kernels, events, resources)
         state.stored_live = live
         segments = tuple(SegmentView(state.open_segment(each), live[each.segment_id]) for each in manifest.segments)
         memtable = state.new_memtable(manifest.flushed_seq + 1)
         state.view = View(manifest.flushed_seq, segments, (memtable.empty_view(),))
-        _replay(state)
+        _remove_unnamed_files(state)
     except BaseException:
         log.close()
         metadata.close()
         raise
-    _remove_unnamed_files(state)
     return state
 
 
@@ -151,59 +157,6 @@ def _applied_requests(metadata: LmdbStore, where: str) -> AppliedRequests:
         except DecodeError as error:
             raise Corruption(f"{where}: request at {key!r} cannot be read: {error}", field=where) from error
     return applied
-
-
-def _replay(state: CollectionState) -> None:
-    replayed = 0
-    for seq, data in state.log.replay(state.manifest.flushed_seq):
-        record = decode_record(seq, data)
-        _make_room(state, sum(len(each.ids) for each in record.upserts))
-        state.view = apply_group(state, _decide_again(state, record))
-        replayed += 1
-    recovery = state.log.recovery
-    if replayed:
-        state.events.report("log_replayed", level=logging.INFO, records=replayed, last_seq=state.view.seq)
-    if recovery.dropped_bytes:
-        state.events.report(
-            "torn_tail_dropped", bytes=recovery.dropped_bytes, file=recovery.file, offset=recovery.offset
-        )
-
-
-def _make_room(state: CollectionState, rows: int) -> None:
-    active = state.view.memtables[-1].memtable
-    if active.fits(rows) and active.size_bytes < state.options.memtable_size_bytes:
-        return
-    view = state.view
-    fresh = state.new_memtable(view.seq + 1, rows).empty_view()
-    if active.seq_last < active.seq_first:
-        state.view = view.with_memtables((*view.memtables[:-1], fresh))
-        return
-    state.sealed_views[active] = view
-    state.view = view.with_memtables((*view.memtables, fresh))
-
-
-def _decide_again(state: CollectionState, record: Record) -> list[Decided]:
-    """The effects of a record, located in the view that precedes it."""
-    upserted = sum(len(each.ids) for each in record.upserts)
-    deleted = sum(map(len, record.deleted_ids))
-    applied = AppliedRequest(record.request_id, record.request_digest, record.seq, record.time_us, upserted, deleted)
-    decided = [_decide_upsert(state, record, upsert, applied) for upsert in record.upserts]
-    for ids in record.deleted_ids:
-        keys = [key_of(each) for each in ids]
-        parts, rows = state.view.locate(ids, keys, hash_keys(keys, state.manifest.hash_key))
-        decided.append(Decided(record.seq, (), applied, None, ids, tuple(keys), parts, rows))
-    return decided
-
-
-def _decide_upsert(state: CollectionState, record: Record, upsert: UpsertRequest, applied: AppliedRequest) -> Decided:
-    try:
-        check_against_schema(upsert, state.manifest.schema)
-    except VecdbError as error:
-        name = f"log record {record.seq}"
-        raise Corruption(f"{name} does not fit the schema: {error}", field=name) from error
-    batch = prepare(upsert, state.manifest.schema, state.manifest.hash_key)
-    parts, rows = state.view.locate(batch.ids, batch.keys, batch.hashes)
-    return Decided(record.seq, (), applied, batch, (), (), parts, rows)
 
 
 def _remove_unnamed_files(state: CollectionState) -> None:

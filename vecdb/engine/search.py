@@ -98,6 +98,10 @@ def _plan(
     for part in view.parts if request.queries.shape[0] else ():
         if part.rows == 0 or part.live.count() == 0:
             continue
+        allowed = allowed_rows(state, part, where)
+        if where is not None and allowed.count() == 0:
+            # Nothing else of it is opened, so that what is damaged fails only who needs it.
+            continue
         field: SearchablePart | None
         if isinstance(part, SegmentView):
             field = field_of(part, declared.name)
@@ -105,7 +109,6 @@ def _plan(
             field = MemtableField(part, declared, state.kernels)
         if field is None:
             return None
-        allowed = allowed_rows(state, part, where)
         parts.append(part)
         searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
     planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)

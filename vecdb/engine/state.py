@@ -6,11 +6,13 @@ Readers take ``view`` and hold it; it is replaced as a whole, by the writer only
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import PurePath
+from typing import TypeAlias, TypeVar
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
@@ -18,12 +20,13 @@ from vecdb.engine.events import Events
 from vecdb.engine.files import CollectionFiles
 from vecdb.engine.manifest import MANIFEST_KEY, Manifest, changed_live_chunks, live_keys
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.resources import Resources
 from vecdb.engine.view import View
-from vecdb.errors import Cancelled, VecdbError
+from vecdb.errors import Cancelled, Corruption, Unavailable, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.query.matching import Matchers
 from vecdb.segment.layout import SegmentEntry
-from vecdb.segment.memtable import ROW_OVERHEAD_BYTES, Memtable
+from vecdb.segment.memtable import ROW_OVERHEAD_BYTES, ROWS_FIRST, Memtable
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
@@ -36,6 +39,7 @@ LOG = "log"
 _ROWS_MAX = 2**20
 
 ManifestChange: TypeAlias = Callable[[Manifest], Manifest]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class CollectionState:
         options: EngineOptions,
         kernels: Kernels,
         events: Events,
+        resources: Resources,
     ) -> None:
         self.directory = directory
         self.metadata = metadata
@@ -76,6 +81,7 @@ class CollectionState:
         self.options = options
         self.kernels = kernels
         self.events = events
+        self.resources = resources
         self.files = CollectionFiles(directory)
         self.matchers = Matchers()
         self.closing = threading.Event()
@@ -92,6 +98,10 @@ class CollectionState:
         """Held while segments of the view are replaced or added, from the commit until they are published."""
         self.merging: frozenset[int] = frozenset()
         """Numbers of the segments that are being merged: nothing else is begun on them."""
+        self.stopped_by: BaseException | None = None
+        """The failure that stopped the writer for good."""
+        self._damaged: set[str] = set()
+        self._telling = threading.Lock()
         self._commit_lock = threading.Lock()
         self._next_segment_id = manifest.next_segment_id
 
@@ -100,6 +110,52 @@ class CollectionState:
         with self.published:
             self.view = view
             self.published.notify_all()
+        self.note_memory()
+
+    def note_memory(self) -> None:
+        """Tell what the rows in memory take, and whether they can be written out."""
+        *waiting, filling = (each.memtable.size_bytes for each in self.view.memtables)
+        failing = self.stopped_by is not None or self.flush_failure is not None
+        self.resources.memory.note(self.manifest.collection_id, filling, sum(waiting), failing=failing)
+
+    def stop_writing(self, error: BaseException) -> None:
+        """Stop the writer for good, after a failure of which nobody can tell what is durable; told once."""
+        with self._telling:
+            if self.stopped_by is not None:
+                return
+            self.stopped_by = error
+        file = error.field if isinstance(error, VecdbError) else None
+        self.events.report(
+            "writer_stopped", level=logging.ERROR, error=type(error).__name__, file=file, seq=self.view.seq
+        )
+        self.note_memory()
+
+    def check_not_stopped(self) -> None:
+        """Raise Unavailable once the writer has stopped."""
+        if self.stopped_by is not None:
+            raise Unavailable(
+                f"the writer of this collection stopped: {self.stopped_by}; reopen the database", field="collection"
+            ) from self.stopped_by
+
+    def tell_damage(self, error: Corruption) -> None:
+        """Count and log a file that is damaged or cannot be read, however often that is met."""
+        file = error.field or "unknown"
+        with self._telling:
+            if PurePath(file).name in self._damaged:
+                return
+            self._damaged.add(PurePath(file).name)
+        self.events.report("file_damaged", level=logging.ERROR, file=file, error=error.message)
+
+    def take_reserve(self) -> None:
+        """Hold the reserve back again, if it was given up; DiskFull where there is no space for it."""
+        self.resources.reserve.take(self.events.report)
+
+    def spending_reserve(self, attempt: Callable[[], Result]) -> Result:
+        """What ``attempt`` gives; on a full disk it may have the reserve. For what must go on, or frees space.
+
+        The attempt is made once more then, so it leaves nothing behind when it raises DiskFull.
+        """
+        return self.resources.reserve.spent_on(attempt, self.events.report)
 
     def begin_close(self) -> None:
         """Wake everything that waits, to find that the collection is closing."""
@@ -112,11 +168,11 @@ class CollectionState:
         if self.closing.is_set():
             raise Cancelled("the collection is closing", field="collection")
 
-    def new_memtable(self, seq_first: int, rows: int = 0) -> Memtable:
-        """An empty memtable with room for at least ``rows`` rows."""
+    def new_memtable(self, seq_first: int, rows: int = 0, rows_expected: int = ROWS_FIRST) -> Memtable:
+        """An empty memtable that can take at least ``rows`` rows."""
         row_bytes = ROW_OVERHEAD_BYTES + sum(4 * each.dim for each in self.manifest.schema.vectors)
         capacity = max(1, min(self.options.memtable_size_bytes // row_bytes, _ROWS_MAX))
-        return Memtable(self.manifest.schema, max(capacity, rows), seq_first)
+        return Memtable(self.manifest.schema, max(capacity, rows), seq_first, rows_expected)
 
     def open_segment(self, entry: SegmentEntry) -> SegmentReader:
         """A reader of a segment, whose files stay for as long as there is one."""
@@ -130,6 +186,13 @@ class CollectionState:
             # They are only in the way; the next sweep tries again, and the next open.
             self.events.report("file_not_removed", file=error.field, error=type(error).__name__)
             return False
+
+    def trim_log(self, flushed_seq: int) -> None:
+        """Unlink the log files that nothing needs any more."""
+        try:
+            self.log.trim(flushed_seq)
+        except VecdbError as error:
+            self.events.report("file_not_removed", file=error.field, error=type(error).__name__)
 
     def take_segment_id(self) -> SegmentId:
         """A number for a segment or snapshot that nothing else has, nor will have."""
@@ -173,29 +236,48 @@ class CollectionState:
         ------
         ResourceExhausted
             No space; nothing changed.
+        Unavailable
+            The device failed: the writer is stopped, and only reopening tells whether the change is durable.
         """
+        try:
+            return self._commit(change, live or {}, puts or {}, deletes)
+        except Unavailable as error:
+            self.stop_writing(error)
+            raise
+
+    def _commit(
+        self,
+        change: ManifestChange,
+        live: Mapping[int, LiveRows],
+        puts: Mapping[bytes, bytes],
+        deletes: Iterable[bytes],
+    ) -> Manifest:
         with self._commit_lock:
             before = self.manifest
             manifest = change(before)
             self.directory.sync()
             encoded = manifest.encode()
-            changed = {MANIFEST_KEY: encoded, **(puts or {})}
-            for segment_id, rows in (live or {}).items():
+            changed = {MANIFEST_KEY: encoded, **puts}
+            for segment_id, rows in live.items():
                 changed.update(changed_live_chunks(segment_id, self.stored_live.get(segment_id), rows))
             kept = {each.segment_id for each in manifest.segments}
             gone = [key for each in before.segments if each.segment_id not in kept for key in live_keys(each)]
-            self.metadata.commit(changed, [*deletes, *gone])
+            removed = [*deletes, *gone]
+            self.spending_reserve(lambda: self.metadata.commit(changed, removed))
             # From here the change is durable, whatever happens to the mirror.
             self.manifest = manifest
-            known = {**self.stored_live, **(live or {})}
+            known = {**self.stored_live, **live}
             self.stored_live = {number: rows for number, rows in known.items() if number in kept}
             try:
-                write_mirror(self.directory, MIRROR, encoded, self.metadata.fingerprint())
+                fingerprint = self.metadata.fingerprint()
+                self.spending_reserve(lambda: write_mirror(self.directory, MIRROR, encoded, fingerprint))
             except VecdbError as error:
                 # No reason to fail, or the caller would make the change a second time. The next commit or the next open
                 # writes the mirror.
                 self.mirror_behind = True
-                self.events.report("mirror_not_written", error=type(error).__name__)
+                self.events.report("mirror_not_written", error=type(error).__name__, file=error.field)
+                if isinstance(error, Unavailable):
+                    self.stop_writing(error)
             else:
                 self.mirror_behind = False
             self.files.retire(before.file_names() - manifest.file_names())

@@ -6,7 +6,7 @@ Everything a caller asks for passes through here on the way to the module that d
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from vecdb.engine.compaction import Compactor
@@ -16,13 +16,15 @@ from vecdb.engine.matching import bind, count_matching
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.read import run_get, run_scroll
 from vecdb.engine.recovery import open_collection_state
+from vecdb.engine.replay import replay_log
+from vecdb.engine.resources import Resources
 from vecdb.engine.search import plan_at_once, plan_search, run_search
 from vecdb.engine.snapshot import Snapshots
 from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer, prepare_write
-from vecdb.errors import DeadlineExceeded
+from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import (
     CountRequest,
@@ -47,24 +49,48 @@ class OpenCollection:
     """One collection while it is open."""
 
     def __init__(
-        self, directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels, threads: Threads
+        self,
+        directory: MmapDirectory,
+        collection_id: str,
+        options: EngineOptions,
+        kernels: Kernels,
+        threads: Threads,
+        resources: Resources,
     ) -> None:
-        self._state = open_collection_state(directory, collection_id, options, kernels)
+        self._state = open_collection_state(directory, collection_id, options, kernels, resources)
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
         self._indexer = Indexer(self._state, threads.indexing)
         self._compactor = Compactor(self._state, threads.compacting, self._writer, self._indexer.schedule)
-        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after)
+        self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
         self._snapshots = Snapshots(self._state, self.flush)
-        if len(self._state.view.memtables) > 1:
-            self._flusher.schedule()
+        resources.memory.join(collection_id, self._writer.seal)
+        try:
+            self._replay()
+        except BaseException:
+            self._release()
+            raise
         self._look_after()
 
     def _look_after(self) -> None:
-        """Begin the background work that the segments call for; after each flush."""
+        """Begin the background work that the segments call for."""
         self._state.sweep_files()
         self._compactor.schedule()
         self._indexer.schedule()
+
+    def _look_after_flushed(self) -> None:
+        # A flush that succeeded is a reason to think that there is space again.
+        self._indexer.retry(ResourceExhausted)
+        self._look_after()
+
+    def _replay(self) -> None:
+        state = self._state
+        with self._writer.replaying() as make_room:
+            replay_log(state, make_room)
+        if not state.mirror_behind:
+            state.trim_log(state.manifest.flushed_seq)
+        if len(state.view.memtables) > 1:
+            self._flusher.schedule()
 
     @property
     def schema(self) -> CollectionSchema:
@@ -160,6 +186,7 @@ class OpenCollection:
         """Flush, then return when no segment waits for a graph."""
         deadline = time.monotonic() + timeout_s
         self.flush()
+        self._indexer.retry()
         self._indexer.schedule()
         self._indexer.wait_idle(max(0.0, deadline - time.monotonic()))
 
@@ -205,6 +232,20 @@ class OpenCollection:
             events=state.events.counts(),
         )
 
+    def tell_failure(self, error: BaseException) -> None:
+        """Count and log what a call failed for, where that is not the caller's doing.
+
+        Raises
+        ------
+        ResourceExhausted
+            In place of a MemoryError.
+        """
+        if isinstance(error, Corruption):
+            self._state.tell_damage(error)
+        elif isinstance(error, MemoryError):
+            self._state.events.report("call_refused_memory")
+            raise ResourceExhausted("there is no memory for this call", field="memory") from error
+
     def begin_close(self) -> None:
         """Make every call that only waits give up."""
         self._state.begin_close()
@@ -223,14 +264,24 @@ class OpenCollection:
         self._indexer.stop()
         self._verifier.stop()
         with ExitStack() as closing:
+            closing.callback(self._release)
+            long = keep and state.log.size_bytes > state.options.log_kept_bytes
+            if long and state.stopped_by is None and _filled(state.view):
+                with suppress(
+                    ResourceExhausted, MemoryError
+                ):  # Told by then; the log keeps the rows, and the next open is longer.
+                    self.flush()
+
+    def _release(self) -> None:
+        """Stop what writes and give everything back."""
+        state = self._state
+        with ExitStack() as closing:
             # Last in, first out; each is done, whatever becomes of the others.
+            closing.callback(state.resources.memory.leave, state.manifest.collection_id)
             closing.callback(state.metadata.close)
-            closing.callback(state.log.close)
+            closing.callback(lambda: state.spending_reserve(state.log.close))
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
-            long = keep and state.log.size_bytes > state.options.log_kept_bytes
-            if long and not self._writer.stopped and _filled(state.view):
-                self.flush()
 
 
 def _filled(view: View) -> bool:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from vecdb.errors import ResourceExhausted
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 BACKGROUND_NICENESS = 10
 
@@ -14,6 +21,23 @@ def _be_nice() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
 
 
+class Pool(ThreadPoolExecutor):
+    """A pool of threads that are started when they are first needed, which the system may refuse."""
+
+    def submit(self, call: Callable[P, Result], /, *arguments: P.args, **named: P.kwargs) -> Future[Result]:
+        """Have a thread call ``call``.
+
+        Raises
+        ------
+        ResourceExhausted
+            There is no thread yet, and the system has no memory for one. It may be called later, by a thread of then.
+        """
+        try:
+            return super().submit(call, *arguments, **named)
+        except RuntimeError as error:
+            raise ResourceExhausted(f"no thread could be started: {error}", field="threads") from error
+
+
 class Threads:
     """Pools for committing writes, for flushing, for building indexes, for merging segments and for verifying files.
 
@@ -21,11 +45,11 @@ class Threads:
     """
 
     def __init__(self, writer_threads: int) -> None:
-        self.writers = ThreadPoolExecutor(writer_threads, "vecdb-writer")
-        self.flushing = ThreadPoolExecutor(1, "vecdb-flush")
-        self.indexing = ThreadPoolExecutor(1, "vecdb-index", initializer=_be_nice)
-        self.compacting = ThreadPoolExecutor(1, "vecdb-compact", initializer=_be_nice)
-        self.verifying = ThreadPoolExecutor(1, "vecdb-verify", initializer=_be_nice)
+        self.writers = Pool(writer_threads, "vecdb-writer")
+        self.flushing = Pool(1, "vecdb-flush")
+        self.indexing = Pool(1, "vecdb-index", initializer=_be_nice)
+        self.compacting = Pool(1, "vecdb-compact", initializer=_be_nice)
+        self.verifying = Pool(1, "vecdb-verify", initializer=_be_nice)
 
     def shut_down(self) -> None:
         """Wait for what runs and end the threads."""

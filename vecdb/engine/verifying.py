@@ -5,13 +5,11 @@ A search verifies what it reads either way. Once a file is verified as a whole t
 
 from __future__ import annotations
 
-import logging
-from concurrent.futures import ThreadPoolExecutor
-
 from vecdb.engine.background import BackgroundWork
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.state import CollectionState
-from vecdb.errors import VecdbError
+from vecdb.engine.threads import Pool
+from vecdb.errors import Corruption, ResourceExhausted, VecdbError
 from vecdb.segment.layout import SegmentFile
 from vecdb.segment.reader import SegmentReader
 
@@ -19,7 +17,7 @@ from vecdb.segment.reader import SegmentReader
 class Verifier:
     """Verifies the segments of one collection, each file once, in the background."""
 
-    def __init__(self, state: CollectionState, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, state: CollectionState, pool: Pool) -> None:
         self._state = state
         self._work = BackgroundWork(pool, self._verify_what_is_new)
         self._seen: set[str] = set()
@@ -29,9 +27,14 @@ class Verifier:
         """Verify what was not verified before, soon."""
         # A new segment is in the manifest first and in the view a moment later.
         now = (self._state.manifest, len(self._state.view.segments))
-        if self._scheduled_for[0] is not now[0] or self._scheduled_for[1] != now[1]:
-            self._scheduled_for = now
+        if self._scheduled_for[0] is now[0] and self._scheduled_for[1] == now[1]:
+            return
+        self._scheduled_for = now
+        try:
             self._work.schedule()
+        except ResourceExhausted as error:
+            # Searches verify what they read themselves.
+            self._state.events.report("verification_failed", error=type(error).__name__)
 
     def stop(self) -> None:
         """Wait until the running verification has noticed that the collection is closing."""
@@ -52,6 +55,9 @@ class Verifier:
     def _verify(self, reader: SegmentReader, file: SegmentFile) -> None:
         try:
             reader.array_file(file.role, file.field).verify()
-        except VecdbError as error:
+        except Corruption as error:
             # Searches that need the damaged rows fail by themselves; the others go on, and so do the other files.
-            self._state.events.report("verification_failed", level=logging.ERROR, file=error.field)
+            self._state.tell_damage(error)
+        except (VecdbError, MemoryError) as error:
+            # Nothing is known of the file; who needs it verifies it.
+            self._state.events.report("verification_failed", file=file.ref.name, error=type(error).__name__)

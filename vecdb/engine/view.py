@@ -85,13 +85,9 @@ class View:
                 parts[at] = number
                 rows[at] = found[at]
         for number, memtable in enumerate(self.memtables, len(self.segments)):
-            if memtable.rows == 0:
-                continue
-            for position, each in enumerate(ids):
-                row = memtable.locate(each)
-                if row >= 0:
-                    parts[position] = number
-                    rows[position] = row
+            for position, row in memtable.locate_many(ids) if memtable.rows else ():
+                parts[position] = number
+                rows[position] = row
         return parts, rows
 
     def with_memtables(self, memtables: tuple[MemtableView, ...], seq: int | None = None) -> View:

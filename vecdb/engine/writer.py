@@ -7,11 +7,13 @@ acknowledged, readers go on, and reopening recovers from what the log holds.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from vecdb.engine.applied import require_same_content
@@ -24,13 +26,15 @@ from vecdb.engine.log_record import (
     request_digest,
 )
 from vecdb.engine.matching import matching_ids
+from vecdb.engine.replay import Room
 from vecdb.engine.state import CollectionState
 from vecdb.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, VecdbError
 from vecdb.filter import Filter
 from vecdb.requests import BATCH_ROWS_MAX, DeleteRequest, UpsertRequest, WriteRequest
 from vecdb.results import WriteResult
 from vecdb.segment.ids import hash_keys, key_of
-from vecdb.segment.memtable import PreparedBatch, prepare
+from vecdb.segment.memtable import ROWS_FIRST, PreparedBatch, prepare
+from vecdb.storage.io import DiskFull
 from vecdb.types import PointId
 
 GROUP_ROWS_MAX = BATCH_ROWS_MAX
@@ -55,6 +59,25 @@ class PendingWrite:
         return 0 if self.batch is None else len(self.batch.ids)
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the caller of a write will be told.
+
+    Attributes
+    ----------
+    changed_nothing
+        Whether the request is to be remembered though nothing was logged of it.
+    """
+
+    write: PendingWrite
+    applied: AppliedRequest
+    changed_nothing: bool = False
+
+    @property
+    def result(self) -> WriteResult:
+        return WriteResult(self.applied.seq, self.applied.seq, self.applied.upserted, self.applied.deleted)
+
+
 def prepare_write(request: WriteRequest, where: Filter | None, state: CollectionState) -> PendingWrite:
     """The pending write of a checked request; ``where`` is the bound filter of a delete."""
     digest = request_digest(request) if request.request_id else 0
@@ -67,7 +90,9 @@ def prepare_write(request: WriteRequest, where: Filter | None, state: Collection
 class Writer:
     """Commits the writes of one collection, one group at a time, on a thread of a shared pool."""
 
-    def __init__(self, state: CollectionState, pool: ThreadPoolExecutor, flush_soon: Callable[[], None]) -> None:
+    def __init__(
+        self, state: CollectionState, pool: ThreadPoolExecutor, flush_soon: Callable[[], Future[None]]
+    ) -> None:
         self._state = state
         self._pool = pool
         self._flush_soon = flush_soon
@@ -77,19 +102,16 @@ class Writer:
         self._scheduled = False
         self._running = False
         self._closed = False
-        self._stopped_by: BaseException | None = None
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a failure stopped the writer for good."""
-        return self._stopped_by is not None
+        self._refused = False
 
     def submit(self, write: PendingWrite) -> Future[WriteResult]:
         """Queue a write; the future is done when it is durable and visible."""
         with self._changed:
             self._refuse()
+            if not self._scheduled:
+                self._pool.submit(self._drain)
+                self._scheduled = True
             self._writes.append(write)
-            self._schedule()
         return write.future
 
     def run(self, task: Callable[[], object]) -> Future[None]:
@@ -107,13 +129,29 @@ class Writer:
             if self._running:
                 return future
             self._running = True
+        self._let_go()
+        return future
+
+    @contextmanager
+    def replaying(self) -> Iterator[Room]:
+        """Make the caller's thread the writer for the length of the block, to bring back what the log holds."""
+        with self._changed:
+            assert not self._running, "a replay comes before all writes"
+            self._running = True
+        try:
+            yield self._make_room_for_replay
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Run the tasks that wait and cease to be the writer."""
         while True:
             self._run_tasks()
             with self._changed:
                 if not self._tasks:
                     self._running = False
                     self._changed.notify_all()
-                    return future
+                    return
 
     def seal(self) -> Future[None]:
         """Close the memtable that is being filled, if it holds anything, so that it can be flushed."""
@@ -129,31 +167,28 @@ class Writer:
     def _refuse(self) -> None:
         if self._closed:
             raise FailedPrecondition("the collection is closed", field="collection")
-        if self._stopped_by is not None:
-            raise Unavailable(
-                f"the writer of this collection stopped: {self._stopped_by}; reopen the database", field="collection"
-            ) from self._stopped_by
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._pool.submit(self._drain)
+        self._state.check_not_stopped()
 
     def _drain(self) -> None:
         with self._changed:
             while self._running:
                 self._changed.wait()
             self._running = True
+        group: list[PendingWrite] = []
         while True:
-            self._run_tasks()
-            with self._changed:
-                group = self._next_group()
-                if not group and not self._tasks:
-                    self._scheduled = self._running = False
-                    self._changed.notify_all()
-                    return
-            if group:
-                self._write(group)
+            try:
+                self._run_tasks()
+                with self._changed:
+                    self._next_group(group)
+                    if not group and not self._tasks:
+                        self._scheduled = self._running = False
+                        self._changed.notify_all()
+                        return
+                if group:
+                    self._write(group)
+            except BaseException as error:  # noqa: BLE001 - without memory anything may fail, and all writes wait for this thread
+                _fail(group, error)
+            group.clear()
 
     def _run_tasks(self) -> None:
         while True:
@@ -168,53 +203,92 @@ class Writer:
             else:
                 future.set_result(None)
 
-    def _next_group(self) -> list[PendingWrite]:
-        """Writes from the front of the queue that go into one group. A delete by filter is a group of its own."""
-        group: list[PendingWrite] = []
+    def _next_group(self, group: list[PendingWrite]) -> None:
+        """Move writes from the front of the queue into a group. A delete by filter is a group of its own."""
         rows = 0
         while self._writes:
             write = self._writes[0]
             if group and (write.where is not None or rows + write.rows > GROUP_ROWS_MAX):
                 break
-            group.append(self._writes.popleft())
+            group.append(write)
+            self._writes.popleft()
             rows += write.rows
             if write.where is not None:
                 break
-        return group
 
     def _write(self, group: list[PendingWrite]) -> None:
-        """Make one group durable and visible, and acknowledge it."""
+        """Make one group durable and visible, and acknowledge it.
+
+        Where disk or memory is short its upserts are refused; its deletes, which need little, go on without them.
+        """
+        state = self._state
         try:
-            self._refuse_stopped()
+            state.check_not_stopped()
+            deletes = group
+            if any(write.batch is not None for write in group):
+                try:
+                    state.take_reserve()
+                    self._write_group(group)
+                except ResourceExhausted as error:
+                    self._refuse_upserts(group, error)
+                    deletes = [write for write in group if not write.future.done()]
+                else:
+                    self._refused = False
+                    return
+            if deletes:
+                state.spending_reserve(lambda: self._write_group(deletes))
+                with suppress(DiskFull):  # There is no space yet.
+                    state.take_reserve()
+        except BaseException as error:  # noqa: BLE001 - every waiting caller gets it; what was appended stops the writer
+            _fail(group, error)
+        finally:
+            self._seal_if_full()
+
+    def _write_group(self, group: list[PendingWrite]) -> None:
+        """The same; raises ResourceExhausted where nothing changed and nobody was told anything."""
+        try:
             # Room first: sealing and waiting move rows between parts, and deciding says in which part an id is.
-            self._make_room(sum(write.rows for write in group))
+            self._make_room(group)
             decided, answered = self._decide(group)
             if decided:
                 self._commit(decided)
-        except BaseException as error:  # noqa: BLE001 - every waiting caller gets it; what was appended stops the writer
-            for write in group:
-                if not write.future.done():
-                    write.future.set_exception(error)
-            return
-        for write, result in answered:
-            write.future.set_result(result)
-        self._seal_if_full()
+        except MemoryError as error:
+            self._state.check_not_stopped()
+            raise ResourceExhausted("there is no memory for this write", field="memory") from error
+        try:
+            for each in answered:
+                if each.changed_nothing:
+                    # So nothing of it is logged; a retry of it must change nothing either.
+                    self._state.applied.add(each.applied)
+                each.write.future.set_result(each.result)
+        except BaseException as error:  # noqa: BLE001 - it is written, and nobody may be told that it is not
+            self._state.stop_writing(error)
+            self._state.check_not_stopped()
 
-    def _refuse_stopped(self) -> None:
-        if self._stopped_by is not None:
-            raise Unavailable(f"the writer of this collection stopped: {self._stopped_by}; reopen the database")
+    def _refuse_upserts(self, group: list[PendingWrite], error: ResourceExhausted) -> None:
+        """Refuse what needs the room that there is not; logged once for all that are refused one after the other."""
+        refused = [write for write in group if write.batch is not None and not write.future.done()]
+        name = "write_refused_disk_full" if isinstance(error, DiskFull) else "write_refused_memory"
+        events = self._state.events
+        events.count(name, len(refused))
+        if not self._refused:
+            events.log(name, logging.WARNING, file=error.field, seq=self._state.view.seq)
+        self._refused = True
+        _fail(refused, error)
 
-    def _decide(self, group: list[PendingWrite]) -> tuple[list[Decided], list[tuple[PendingWrite, WriteResult]]]:
+    def _decide(self, group: list[PendingWrite]) -> tuple[list[Decided], list[_Answer]]:
         """What each write does, given all before it, and what its caller will be told once that is durable."""
         state = self._state
         view = state.view
         now_us = time.time_ns() // 1000
         seq = view.seq
         decided: list[Decided] = []
-        answered: list[tuple[PendingWrite, WriteResult]] = []
+        answered: list[_Answer] = []
         live_after: dict[PointId, bool] = {}
         in_group: dict[str, AppliedRequest] = {}
         for write in group:
+            if write.future.done():
+                continue
             request = write.request
             try:
                 known = in_group.get(request.request_id)
@@ -223,25 +297,21 @@ class Writer:
                 elif request.request_id:
                     known = state.applied.find(request.request_id, write.digest, now_us)
                 if known is not None:
-                    answered.append((write, WriteResult(known.seq, known.seq, known.upserted, known.deleted)))
+                    answered.append(_Answer(write, known))
                     continue
                 each = self._decide_one(write, seq + 1, now_us, live_after)
             except VecdbError as error:
                 write.future.set_exception(error)
                 continue
             if each is None:
-                if request.request_id:
-                    # It changed nothing, so nothing of it is logged; a retry of it must change nothing either.
-                    nothing = AppliedRequest(request.request_id, write.digest, seq, now_us, 0, 0)
-                    in_group[request.request_id] = nothing
-                    state.applied.add(nothing)
-                answered.append((write, WriteResult(seq, seq)))
-                continue
-            seq += 1
-            decided.append(each)
+                applied = AppliedRequest(request.request_id, write.digest, seq, now_us, 0, 0)
+            else:
+                seq += 1
+                decided.append(each)
+                (applied,) = each.requests
             if request.request_id:
-                in_group[request.request_id] = each.applied
-            answered.append((write, WriteResult(seq, seq, each.applied.upserted, each.applied.deleted)))
+                in_group[request.request_id] = applied
+            answered.append(_Answer(write, applied, changed_nothing=each is None and bool(request.request_id)))
         return decided, answered
 
     def _decide_one(
@@ -258,7 +328,7 @@ class Writer:
             live_after.update(dict.fromkeys(batch.ids, True))
             applied = AppliedRequest(request.request_id, write.digest, seq, now_us, len(batch.ids), 0)
             record = encode_record(seq, now_us, request.request_id, write.digest, write.effects)
-            return Decided(seq, record, applied, batch, (), (), parts, rows)
+            return Decided(seq, record, (applied,), batch, (), (), parts, rows)
         assert isinstance(request, DeleteRequest)
         if write.where is not None:
             wanted = matching_ids(state, write.where)
@@ -283,35 +353,76 @@ class Writer:
             )
         record = encode_record(seq, now_us, request.request_id, write.digest, effects)
         deleted_keys = tuple(keys[position] for position in live)
-        return Decided(seq, record, applied, None, ids, deleted_keys, parts[live], rows[live])
+        return Decided(seq, record, (applied,), None, ids, deleted_keys, parts[live], rows[live])
 
-    def _make_room(self, rows: int) -> None:
-        """See to it that the memtable can take so many rows, before anything is written."""
+    def _make_room(self, group: list[PendingWrite]) -> None:
+        """See to it that the memtable can take a group, before anything is written."""
         state = self._state
+        rows = sum(write.rows for write in group)
+        size_bytes = sum(write.batch.size_bytes for write in group if write.batch is not None)
+        memory = state.resources.memory
+        if size_bytes > memory.size_bytes_max:
+            raise ResourceExhausted(
+                f"the rows of this write take {size_bytes} bytes; all rows in memory may take {memory.size_bytes_max}",
+                field="memory_size_bytes_max",
+                limit=memory.size_bytes_max,
+                value=size_bytes,
+            )
         active = state.view.memtables[-1].memtable
-        if active.fits(rows) and active.size_bytes < state.options.memtable_size_bytes:
-            return
-        with self._changed:
-            while len(state.view.memtables) > state.options.memtables_waiting_max:
-                failure = state.flush_failure
-                if isinstance(failure, Unavailable):
-                    raise failure
-                if failure is not None:
-                    # Tried again at each refused write, so that writes resume by themselves once there is space.
-                    self._flush_soon()
-                    raise ResourceExhausted(
-                        f"memory is full and cannot be written out: {failure}", field="memtable_size_bytes"
-                    ) from failure
-                if self._tasks:
-                    self._changed.release()
-                    try:
-                        self._run_tasks()
-                    finally:
-                        self._changed.acquire()
-                    continue
-                state.events.count("writes_waited_for_flush")
-                self._changed.wait(timeout=0.1)
-        self._seal(rows)
+        # What frees memory is let through where what takes it has to wait.
+        limit = state.options.memtable_size_bytes * (1 if rows else 2)
+        if not active.fits(rows) or active.size_bytes >= limit:
+            self._wait(lambda: len(state.view.memtables) <= state.options.memtables_waiting_max, lambda: True)
+            self._seal(rows)
+        if rows and not memory.fits(size_bytes):
+            self._wait(lambda: memory.fits(size_bytes), memory.shrink)
+            # What was being filled may have been written out, and the next one is as large as any.
+            if not state.view.memtables[-1].memtable.fits(rows):
+                self._seal(rows)
+
+    def _make_room_for_replay(self, rows: int) -> None:
+        """The same for what is in the log already and cannot be refused: where nothing is written out memory grows."""
+        state = self._state
+        memory = state.resources.memory
+        self._run_tasks()
+        if not memory.fits(0):
+            with suppress(ResourceExhausted, Unavailable):
+                self._wait(lambda: memory.fits(0), memory.shrink)
+        active = state.view.memtables[-1].memtable
+        if not active.fits(rows) or active.size_bytes >= state.options.memtable_size_bytes:
+            with suppress(ResourceExhausted, Unavailable):
+                self._wait(lambda: len(state.view.memtables) <= state.options.memtables_waiting_max, lambda: True)
+            self._seal(rows)
+
+    def _wait(self, room: Callable[[], bool], promised: Callable[[], bool]) -> None:
+        """Wait for what is being written out until there is ``room``, or none is ``promised``.
+
+        Raises
+        ------
+        ResourceExhausted
+            There will be none: what is in memory cannot be written out, and that was tried again just now.
+        """
+        state = self._state
+        attempt: Future[None] | None = None
+        while not room():
+            state.check_not_stopped()
+            self._run_tasks()
+            if state.flush_failure is not None and attempt is None:
+                # Tried again at each write, so that writes resume by themselves once there is space.
+                attempt = self._flush_soon()
+            elif attempt is not None and attempt.done() and (failure := state.flush_failure) is not None:
+                raise _no_room(failure) from failure
+            elif (attempt is None or attempt.done()) and not promised():
+                raise ResourceExhausted(
+                    "rows in memory have reached their limit, and none of them can be written out",
+                    field="memory_size_bytes_max",
+                    limit=state.resources.memory.size_bytes_max,
+                    value=state.resources.memory.size_bytes,
+                )
+            with self._changed:
+                if not self._tasks and not room():
+                    state.events.count("writes_waited_for_flush")
+                    self._changed.wait(timeout=0.1)
 
     def _seal(self, rows: int) -> None:
         """Start another memtable with room for ``rows`` rows; the old one waits for its flush."""
@@ -323,8 +434,15 @@ class Writer:
                 fresh = state.new_memtable(view.seq + 1, rows)
                 state.publish(view.with_memtables((*view.memtables[:-1], fresh.empty_view())))
             return
-        state.log.rotate()
-        fresh = state.new_memtable(view.seq + 1, rows)
+        try:
+            if state.log.replayed:
+                state.log.rotate()
+        except Unavailable as error:
+            state.stop_writing(error)
+            raise
+        filled = sealed.memtable.size_bytes >= state.options.memtable_size_bytes
+        # Where one was filled, so will be the next.
+        fresh = state.new_memtable(view.seq + 1, rows, max(sealed.rows, ROWS_FIRST) if filled else ROWS_FIRST)
         state.sealed_views[sealed.memtable] = view
         state.publish(view.with_memtables((*view.memtables, fresh.empty_view())))
         self._flush_soon()
@@ -332,32 +450,40 @@ class Writer:
     def _commit(self, decided: list[Decided]) -> None:
         """Append, sync, apply and publish. From the append on, any failure stops the writer."""
         state = self._state
+        state.view.memtables[-1].memtable.reserve([each.batch for each in decided if each.batch is not None])
         try:
             state.log.append([(each.seq, each.record) for each in decided])
-        except ResourceExhausted:
-            # Space is reserved before anything is written, so the log is as it was.
-            state.events.report("write_refused_disk_full")
-            raise
+        except (ResourceExhausted, MemoryError):
+            raise  # Room is made before anything is written, so the log is as it was.
         except BaseException as error:
-            self._stop(error)
+            state.stop_writing(error)
             raise
         try:
             state.log.sync()
             state.publish(apply_group(state, decided))
         except BaseException as error:
-            self._stop(error)
+            state.stop_writing(error)
             raise
 
     def _seal_if_full(self) -> None:
         """Seal a full memtable. If that fails, what was written is acknowledged all the same; the next write seals."""
         state = self._state
         full = state.view.memtables[-1].memtable.size_bytes >= state.options.memtable_size_bytes
-        if self._stopped_by is None and full and len(state.view.memtables) <= state.options.memtables_waiting_max:
+        if state.stopped_by is None and full and len(state.view.memtables) <= state.options.memtables_waiting_max:
             try:
                 self._seal(0)
             except BaseException as error:  # noqa: BLE001 - an error from here would end the thread that all writes wait for
                 state.events.report("seal_failed", error=type(error).__name__)
 
-    def _stop(self, error: BaseException) -> None:
-        self._stopped_by = error
-        self._state.events.report("writer_stopped", error=type(error).__name__)
+
+def _fail(writes: list[PendingWrite], error: BaseException) -> None:
+    """Tell whoever waits and was told nothing yet."""
+    for write in writes:
+        if not write.future.done():
+            write.future.set_exception(error)
+
+
+def _no_room(failure: BaseException) -> ResourceExhausted:
+    """The refusal of a write for which memory cannot be freed."""
+    kind = DiskFull if isinstance(failure, DiskFull) else ResourceExhausted
+    return kind(f"memory is full and cannot be written out: {failure}", field="memtable_size_bytes")

@@ -77,10 +77,10 @@ def prepare(request: UpsertRequest, schema: CollectionSchema, hash_key: bytes) -
     return PreparedBatch(request.ids, keys, hash_keys(keys, hash_key), fields, request.payloads, size_bytes)
 
 
-_ROWS_FIRST = 256
+ROWS_FIRST = 256
 _GROWTH = 4
-"""Arrays begin small and grow by this factor: a thousand collections of a few rows must not cost gigabytes, nor the
-time to map them."""
+"""Arrays begin small, unless much is expected, and grow by this factor: a thousand collections of a few rows must not
+cost gigabytes, nor the time to map them."""
 
 
 def _grown(array: _Array, slots: int, slots_max: int) -> _Array:
@@ -105,9 +105,9 @@ class _FieldRows:
         self.slots = 0
         self.dense = True
 
-    def reserve(self, prepared: PreparedField | None, slots_max: int) -> None:
-        """Make room for ``prepared``."""
-        slots = self.slots + (0 if prepared is None else prepared.values.shape[0])
+    def reserve(self, more: int, slots_max: int) -> None:
+        """Make room for so many more vectors."""
+        slots = self.slots + more
         self.vectors = _grown(self.vectors, slots, slots_max)
         if self.norms is not None:
             self.norms = _grown(self.norms, slots, slots_max)
@@ -144,9 +144,13 @@ class Memtable:
         Capacity; an append beyond it is a bug of the caller.
     seq_first
         Seq of the first batch that may be put in.
+    rows_expected
+        Room to begin with, which costs no memory before it is used.
     """
 
-    def __init__(self, schema: CollectionSchema, rows_max: int, seq_first: int) -> None:
+    def __init__(
+        self, schema: CollectionSchema, rows_max: int, seq_first: int, rows_expected: int = ROWS_FIRST
+    ) -> None:
         self.schema = schema
         self.rows_max = rows_max
         self.rows = 0
@@ -156,7 +160,7 @@ class Memtable:
         self.ids: list[PointId] = []
         self.keys: list[bytes] = []
         self.payloads: list[bytes] = []
-        room = min(rows_max, _ROWS_FIRST)
+        room = min(rows_max, rows_expected)
         self.hashes: U64Array = np.empty(room, np.uint64)
         self.seqs: U64Array = np.empty(room, np.uint64)
         self.deleted_keys: list[bytes] = []
@@ -164,6 +168,8 @@ class Memtable:
         self.requests: list[bytes] = []
         self._fields = {each.name: _FieldRows(each, room) for each in schema.vectors}
         self._row_of: dict[PointId, int] = {}
+        self.holds = self._row_of.__contains__
+        """Whether some row ever held an id."""
         self._older_rows: dict[PointId, list[int]] = {}
         self._sorted: tuple[int, I64Array] = (0, np.zeros(0, np.int64))
 
@@ -171,17 +177,26 @@ class Memtable:
         """Whether so many more rows have room."""
         return self.rows + rows <= self.rows_max
 
-    def append(self, batch: PreparedBatch, seq: int) -> list[int]:
-        """Add the rows of a batch; return the earlier rows of this memtable that they replace."""
-        first, count = self.rows, len(batch.ids)
-        assert self.fits(count), (first, count, self.rows_max)
-        # All room first: without memory for it nothing has changed.
+    def reserve(self, batches: Sequence[PreparedBatch]) -> None:
+        """Make room for batches that will be appended; without memory for them nothing has changed."""
+        rows = self.rows + sum(len(batch.ids) for batch in batches)
+        assert rows <= self.rows_max, (rows, self.rows_max)
         for name, field in self._fields.items():
-            field.reserve(batch.fields.get(name), self.rows_max)
-        self.hashes = _grown(self.hashes, first + count, self.rows_max)
-        self.seqs = _grown(self.seqs, first + count, self.rows_max)
+            fields = [batch.fields[name] for batch in batches if name in batch.fields]
+            field.reserve(sum(each.values.shape[0] for each in fields), self.rows_max)
+        self.hashes = _grown(self.hashes, rows, self.rows_max)
+        self.seqs = _grown(self.seqs, rows, self.rows_max)
+
+    def append(self, batch: PreparedBatch, seq: int, seqs: U64Array | None = None) -> list[int]:
+        """Add the rows of a batch; return the earlier rows of this memtable that they replace.
+
+        ``seqs``, (n,) uint64, are those of the rows where the batch was made of several writes, the last of them
+        ``seq``; of rows with the same id the last one stays.
+        """
+        first, count = self.rows, len(batch.ids)
+        self.reserve([batch])
         self.hashes[first : first + count] = batch.hashes
-        self.seqs[first : first + count] = seq
+        self.seqs[first : first + count] = seq if seqs is None else seqs
         self.ids.extend(batch.ids)
         self.keys.extend(batch.keys)
         self.payloads.extend(batch.payloads)
@@ -278,6 +293,13 @@ class MemtableView:
             if row < self.rows and self.live.has(row):
                 return row
         return -1
+
+    def locate_many(self, ids: Sequence[PointId]) -> list[tuple[int, int]]:
+        """(position in ``ids``, live row) of each id that has one."""
+        holds = self.memtable.holds
+        known = [position for position, each in enumerate(ids) if holds(each)]
+        found = [(position, self.locate(ids[position])) for position in known]
+        return [(position, row) for position, row in found if row >= 0]
 
 
 class MemtableField:

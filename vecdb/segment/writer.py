@@ -7,10 +7,12 @@ all of them, before the commit that names them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from vecdb.bitmap import Bitmap
+from vecdb.errors import VecdbError
 from vecdb.index.codes import ScalarCodes
 from vecdb.kernels.arrays import stride_bytes
 from vecdb.kernels.protocol import Kernels
@@ -87,10 +89,11 @@ class SegmentWriter:
         return SegmentEntry(self._segment_id, rows, seq_first, seq_last, tuple(self._files))
 
     def abandon(self) -> None:
-        """Remove what was written, which nothing names."""
+        """Remove the files that were written: no commit names them, nor may have named them."""
         files, self._files = self._files, []
         for file in files:
-            self._directory.unlink(file.ref.name)
+            with suppress(VecdbError):  # The next open removes what nothing names.
+                self._directory.unlink(file.ref.name)
 
     def write_memtable(self, view: MemtableView, kernels: Kernels) -> SegmentEntry:
         """Write the live rows of ``view``, in order, and its journal.

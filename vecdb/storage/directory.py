@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from vecdb.errors import Corruption, FailedPrecondition, NotFound
+from vecdb.errors import Corruption, FailedPrecondition, NotFound, Unavailable
 from vecdb.storage.file_reader import FileReader
 from vecdb.storage.io import Buffer, FileSystem, translated, translating, write_fully
 
@@ -53,6 +53,11 @@ class FileWriter:
         with translating(self._path, "write"):
             write_fully(self._fs, self._fd, buffers, self.size_bytes)
         self.size_bytes += sum(map(len, buffers))
+
+    def allocate(self, size_bytes: int) -> None:
+        """Take disk for the first ``size_bytes``; raises as ``write`` does."""
+        with translating(self._path, "write"):
+            self._fs.allocate(self._fd, size_bytes)
 
     def finish(self) -> int:
         """Sync the file and give it its name; its size in bytes. The name is durable after ``directory.sync()``.
@@ -113,6 +118,7 @@ class MmapDirectory:
         self.fs = fs
         self.read_only = read_only
         self._changed = False
+        self._sync_failed = False
         self._syncing = threading.Lock()
 
     @classmethod
@@ -169,18 +175,21 @@ class MmapDirectory:
         Raises
         ------
         Unavailable
-            The device failed; what was finished since the last sync may be gone after a loss of power.
+            The device failed, now or before; what was finished since the last sync may be gone after a loss of power.
+            Nothing is retried: the system may have dropped what it could not write, and a second sync would succeed
+            without it.
         """
         with self._syncing:
+            if self._sync_failed:
+                raise Unavailable(f"{self.path} could not be synced before: open it again", field=str(self.path))
             if self._changed:
                 # Cleared first: what another thread finishes meanwhile may not be covered by this call.
                 self._changed = False
                 try:
-                    with translating(self.path, "write"):
-                        self.fs.fsync_directory(self.path)
-                except BaseException:
-                    self._changed = True
-                    raise
+                    self.fs.fsync_directory(self.path)
+                except OSError as error:
+                    self._sync_failed = True
+                    raise Unavailable(f"cannot sync {self.path}: {error.strerror}", field=str(self.path)) from error
 
     def write_file(self, name: str, data: Buffer) -> None:
         """Make a whole file of ``data``, synced; its name is durable after ``sync``."""

@@ -33,7 +33,8 @@ _PROT_READ: Final = 1
 _MAP_SHARED: Final = 1
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
-_OUT_OF_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_EXHAUSTED: Final = frozenset({errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,12 +43,16 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
+class DiskFull(ResourceExhausted):
+    """There is no disk left, or no quota: the one want that giving up the reserve helps against."""
+
+
 class FileSystem:
     """The real file system. Stateless; one object may serve any number of threads.
 
     The write-class calls, which a fault may be injected into, are ``create``, ``write``, ``fsync``, ``fdatasync``,
-    ``fsync_directory``, ``allocate``, ``truncate``, ``rename``, ``unlink``, ``make_directory``, ``remove_directory``
-    and the hooks ``committing`` and ``committed``, which stand for the writes LMDB makes by itself.
+    ``fsync_directory``, ``allocate``, ``extend``, ``truncate``, ``rename``, ``unlink``, ``make_directory``,
+    ``remove_directory`` and the hooks ``committing`` and ``committed``, which stand for the writes that LMDB makes.
     """
 
     def create(self, path: Path) -> int:
@@ -99,6 +104,14 @@ class FileSystem:
         """Reserve disk for the first ``size_bytes`` of a file, which read as zeros until written."""
         os.posix_fallocate(fd, 0, size_bytes)
 
+    def extend(self, path: Path, size_bytes: int) -> None:
+        """Reserve disk for the first ``size_bytes`` of the file at ``path``; it keeps what it has."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        finally:
+            os.close(fd)
+
     def truncate(self, fd: int, size_bytes: int) -> None:
         """Cut a file that nobody maps."""
         os.ftruncate(fd, size_bytes)
@@ -140,6 +153,13 @@ class FileSystem:
             return path.stat().st_size
         except FileNotFoundError:
             return None
+
+    def allocated_of(self, path: Path) -> int:
+        """Bytes of disk that the file at ``path`` takes, 0 when there is none."""
+        try:
+            return 512 * path.stat().st_blocks
+        except FileNotFoundError:
+            return 0
 
     def absolute(self, path: Path) -> Path:
         """The path from the root; what it leads to need not exist."""
@@ -242,11 +262,13 @@ def read_up_to(fs: FileSystem, fd: int, buffer: bytearray | memoryview, offset: 
 def translated(error: OSError, path: Path, action: Action) -> VecdbError:
     """The error of vecdb that says what the caller of a failed system call can do.
 
-    Out of disk, quota, descriptors or memory: ResourceExhausted. A missing file or a failed read: Corruption. No right:
-    FailedPrecondition. Any other failure, a failed sync above all: Unavailable.
+    Out of disk or quota: DiskFull. Out of descriptors or memory: ResourceExhausted. A missing file or a failed read:
+    Corruption. No right: FailedPrecondition. Any other failure, a failed sync above all: Unavailable.
     """
     reason = error.strerror or type(error).__name__
-    if error.errno in _OUT_OF_SPACE:
+    if error.errno in _DISK_FULL:
+        return DiskFull(f"cannot {action} {path}: {reason}", field=str(path), value=reason)
+    if error.errno in _EXHAUSTED:
         return ResourceExhausted(f"cannot {action} {path}: {reason}", field=str(path), value=reason)
     if error.errno in _REFUSED:
         return FailedPrecondition(f"cannot {action} {path}: {reason}", field=str(path), value=reason)

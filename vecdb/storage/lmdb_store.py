@@ -43,12 +43,21 @@ from vecdb.storage.environment import (
     value_checksum,
 )
 from vecdb.storage.environment_check import path_of_descriptor, verified_root, verified_root_of_copy
-from vecdb.storage.io import FILE_MODE, translating
+from vecdb.storage.io import FILE_MODE, DiskFull, translating
 
 __all__ = ["DATA_NAME", "Fingerprint", "LmdbStore", "check_environment"]
 
 MAP_BYTES_DEFAULT: Final = 64 << 20
 KEY_BYTES_MAX: Final = 500
+
+_EMPTY_BYTES: Final = 32 << 10
+"""More than an environment with a value or two takes."""
+_DEPTH_MAX: Final = 8
+"""Pages from the root to a value; an LMDB of 2^32 values needs no more."""
+_SPARE_PAGES: Final = 4
+"""For LMDB's list of free pages, and a root that splits."""
+_ENTRY_BYTES: Final = 64
+"""What a value takes beside its bytes: its checksum, LMDB's header of it, its share of the page above."""
 
 Result = TypeVar("Result")
 
@@ -126,8 +135,8 @@ class LmdbStore:
 
         Raises
         ------
-        ResourceExhausted
-            The disk is full; nothing changed, and the call may be repeated.
+        DiskFull, ResourceExhausted
+            The disk is full, or memory is; nothing changed, and the call may be repeated.
         Unavailable
             The device failed; the environment takes no more writes until it is opened again.
         InvalidArgument
@@ -162,6 +171,7 @@ class _Environment:
         self._directory = directory
         self._env = env
         self._poisoned = False
+        self._reserved_bytes = 0
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self.root = self._reading(lambda transaction: _root(transaction, str(self.path)))
@@ -219,6 +229,7 @@ class _Environment:
         while True:
             try:
                 with translating(self.path, "write"):
+                    self._reserve_disk(puts, deletes)
                     fs.committing(self.path)
                 with self._env.begin(write=True, buffers=True) as transaction:
                     root = _apply(transaction, puts, deletes, self.root)
@@ -231,6 +242,18 @@ class _Environment:
                 raise failure from error
             fs.committed(self.path)
             return root
+
+    def _reserve_disk(self, puts: Mapping[bytes, bytes], deletes: list[bytes]) -> None:
+        """See to it that a commit finds its disk: to LMDB a write that a full disk cuts short is a broken device."""
+        page_bytes = self._env.stat()["psize"]
+        used_pages = self._env.info()["last_pgno"] + 1
+        # At most every used page is copied, and what is added fills pages by half.
+        added_bytes = sum(len(key) + len(value) + _ENTRY_BYTES for key, value in puts.items())
+        pages = used_pages + min(used_pages, _DEPTH_MAX * (len(puts) + len(deletes))) + _SPARE_PAGES
+        needed_bytes = pages * page_bytes + 2 * added_bytes
+        if needed_bytes > self._reserved_bytes:
+            self._directory.fs.extend(self.path, needed_bytes)
+            self._reserved_bytes = needed_bytes
 
     def _reading(self, read: Callable[[lmdb.Transaction], Result]) -> Result:
         self._refuse_child()
@@ -346,6 +369,9 @@ def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes]
     path = directory.path_of(DATA_NAME)
     temporary = directory.path_of(DATA_NAME + TEMPORARY_SUFFIX)
     directory.unlink(temporary.name)
+    with directory.create(DATA_NAME) as probe:
+        # Given back at once. LMDB tells of a disk that is full when it makes a file as if the file were damaged.
+        probe.allocate(_EMPTY_BYTES + 2 * sum(len(key) + len(value) + _ENTRY_BYTES for key, value in values.items()))
     env = _open_lmdb(temporary, max(map_bytes, 4 * sum(map(len, values.values()))))
     try:
         with translating(temporary, "write"):
@@ -428,8 +454,10 @@ def _all_items(path: Path, map_bytes: int) -> dict[bytes, bytes]:
 def _write_failure(error: lmdb.Error | VecdbError, path: Path) -> VecdbError:
     if isinstance(error, VecdbError):
         return error
-    full = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-    if full or isinstance(error, (lmdb.DiskError, lmdb.MemoryError)):
+    told = str(error)
+    if isinstance(error, lmdb.DiskError) or any(os.strerror(number) in told for number in (errno.ENOSPC, errno.EDQUOT)):
+        return DiskFull(f"cannot write {path}: {error}", field=str(path))
+    if isinstance(error, lmdb.MemoryError) or os.strerror(errno.EFBIG) in told:
         return ResourceExhausted(f"cannot write {path}: {error}", field=str(path))
     return Unavailable(f"cannot write {path}: {error}", field=str(path))
 

@@ -87,14 +87,8 @@ class LogFile:
         """Whether ``group_bytes`` of records fit, and an end record behind them."""
         return self.end + group_bytes + RECORD_HEADER_BYTES <= self.header.allocated_bytes
 
-    def append(self, records: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
-        """Write a group of (seq, payload) by one call.
-
-        Raises
-        ------
-        OSError
-            As the system does. Some of the records may be in the file then, though ``end`` is before them.
-        """
+    def encode(self, records: Sequence[tuple[int, Sequence[Buffer]]]) -> list[Buffer]:
+        """The buffers of a group of (seq, payload), which are for the place behind ``end`` and no other."""
         end = self.end
         joined = _Joined()
         for seq, payload in records:
@@ -102,8 +96,18 @@ class LogFile:
                 encode_record(KIND_DATA, seq, payload, self.durable_end, file_id=self.header.file_id, offset=end)
             )
             end += RECORD_HEADER_BYTES + padded(sum(map(len, payload)))
-        write_fully(self._fs, self._fd, joined.buffers, self.end)
-        self.end = end
+        return joined.buffers
+
+    def append(self, encoded: Sequence[Buffer]) -> None:
+        """Write the buffers of a group by one call.
+
+        Raises
+        ------
+        OSError
+            As the system does. Some of the records may be in the file then, though ``end`` is before them.
+        """
+        write_fully(self._fs, self._fd, encoded, self.end)
+        self.end += sum(map(len, encoded))
 
     def sync(self) -> None:
         """Make everything appended durable.

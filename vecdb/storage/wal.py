@@ -19,7 +19,7 @@ from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, Resour
 from vecdb.storage.checksum import random_id
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.file_reader import FileReader
-from vecdb.storage.io import Buffer, translated
+from vecdb.storage.io import Buffer, DiskFull, translated
 from vecdb.storage.log_file import LogFile
 from vecdb.storage.log_format import (
     HEADER_BYTES,
@@ -36,6 +36,8 @@ Payload: TypeAlias = Buffer | Sequence[Buffer]
 
 FILE_BYTES_FIRST: Final = 1 << 20
 FILE_BYTES_MAX: Final = 64 << 20
+FILE_BYTES_SCARCE: Final = 64 << 10
+"""Size of a file made when the disk has no room for a larger one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ class Log:
         return self._recovery
 
     @property
+    def replayed(self) -> bool:
+        """Whether a replay was exhausted, so that the log can be written to."""
+        return self._recovery is not None
+
+    @property
     def last_seq(self) -> int:
         """The seq that was appended last, or the last one found, or the one that replay began after."""
         return self._last_seq
@@ -199,8 +206,8 @@ class Log:
 
         Raises
         ------
-        ResourceExhausted
-            The disk is full; the log is as it was, and usable.
+        DiskFull, MemoryError
+            There is no disk or no memory for it; the log is as it was, and usable.
         Unavailable
             The device failed, now or before; the log is poisoned, and what was not synced is lost or not.
         InvalidArgument
@@ -218,8 +225,9 @@ class Log:
             if max(sizes) > PAYLOAD_BYTES_MAX:
                 raise InvalidArgument("a log record is too large", limit=PAYLOAD_BYTES_MAX, value=max(sizes))
             file = self._with_room(sum(RECORD_HEADER_BYTES + padded(size) for size in sizes))
+            encoded = file.encode(parts)  # What can fail for want of memory, fails before anything is written.
             try:
-                file.append(parts)
+                file.append(encoded)
             except OSError as error:
                 raise self._failed_write(file, error) from error
             self._last_seq = parts[-1][0]
@@ -289,6 +297,8 @@ class Log:
 
         Raises
         ------
+        DiskFull
+            There is no disk for it; the call may be repeated.
         ResourceExhausted, Unavailable
             It could not be ended; what was synced is as safe as after a crash.
         """
@@ -301,6 +311,9 @@ class Log:
                     self._seal()
                     if self._unsealed and self._sealed:
                         self._let_go(self._make_file(HEADER_BYTES))
+            except DiskFull:
+                self._closed = False
+                raise
             finally:
                 if self._active is not None:
                     self._active.close()
@@ -400,8 +413,15 @@ class Log:
             self._seal()
         if self._active is None:
             needed = HEADER_BYTES + group_bytes + RECORD_HEADER_BYTES
-            self._active = self._make_file(max(self._file_bytes_next, needed))
-            self._file_bytes_next = min(2 * self._file_bytes_next, self._file_bytes_max)
+            try:
+                self._active = self._make_file(max(self._file_bytes_next, needed))
+            except DiskFull:
+                scarce = max(FILE_BYTES_SCARCE, needed)
+                if self.poisoned or scarce >= self._file_bytes_next:
+                    raise
+                self._active = self._make_file(scarce)
+            else:
+                self._file_bytes_next = min(2 * self._file_bytes_next, self._file_bytes_max)
         return self._active
 
     def _make_file(self, allocated_bytes: int) -> LogFile:
@@ -460,6 +480,7 @@ class Log:
                 file.wipe_tail()
             except OSError:
                 self.poisoned = True
+                return Unavailable(f"{failure.message}, and part of it may be in the log", field=failure.field)
             else:
                 self._let_go(file)
         return failure
