@@ -34,6 +34,8 @@ class EngineOptions:
         Space allocated for the first file of a log; later ones double it.
     verify_ahead_bytes_max
         A searched collection of at most this size is verified in the background, so that searches need not do it.
+    refresh_interval_s
+        A database that is open for reading refreshes itself so often, in the background; 0: only when told to.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -48,6 +50,7 @@ class EngineOptions:
     log_kept_bytes: int = 2**20
     verify_ahead_bytes_max: int = 4 * 2**30
     log_file_bytes_first: int = 2**20
+    refresh_interval_s: float = 0.0
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -62,6 +65,7 @@ class EngineOptions:
             ("log_kept_bytes", 0, 2**40),
             ("log_file_bytes_first", 4096, 2**30),
             ("verify_ahead_bytes_max", 0, 2**60),
+            ("refresh_interval_s", 0, 86_400),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

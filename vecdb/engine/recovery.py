@@ -37,7 +37,7 @@ from vecdb.segment.ids import HASH_KEY_BYTES, hash_keys, key_of
 from vecdb.segment.memtable import prepare
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
-from vecdb.storage.mirror import read_mirror, write_mirror
+from vecdb.storage.mirror import read_mirror, settled_mirror, write_mirror
 from vecdb.storage.wal import Log
 
 METADATA_FILES = frozenset({"data.mdb", MIRROR})
@@ -85,7 +85,8 @@ def read_manifest(directory: MmapDirectory, collection_id: str) -> tuple[LmdbSto
     Corruption
         The mirror is missing or damaged, the metadata is damaged or older than the mirror, or belongs elsewhere.
     """
-    mirror = read_mirror(directory, MIRROR)
+    read = settled_mirror if directory.read_only else read_mirror
+    mirror = read(directory, MIRROR)
     where = str(directory.path)
     if mirror is None:
         raise Corruption(f"{where}: the manifest mirror is missing", field=f"{where}/{MIRROR}")
@@ -154,12 +155,7 @@ def _applied_requests(metadata: LmdbStore, where: str) -> AppliedRequests:
 
 
 def _replay(state: CollectionState) -> None:
-    replayed = 0
-    for seq, data in state.log.replay(state.manifest.flushed_seq):
-        record = decode_record(seq, data)
-        _make_room(state, sum(len(each.ids) for each in record.upserts))
-        state.view = apply_group(state, _decide_again(state, record))
-        replayed += 1
+    replayed = replay_log(state)
     recovery = state.log.recovery
     if replayed:
         state.events.report("log_replayed", level=logging.INFO, records=replayed, last_seq=state.view.seq)
@@ -167,6 +163,17 @@ def _replay(state: CollectionState) -> None:
         state.events.report(
             "torn_tail_dropped", bytes=recovery.dropped_bytes, file=recovery.file, offset=recovery.offset
         )
+
+
+def replay_log(state: CollectionState) -> int:
+    """Apply what the log holds beyond the state's view; the number of records."""
+    replayed = 0
+    for seq, data in state.log.replay(state.view.seq):
+        record = decode_record(seq, data)
+        _make_room(state, sum(len(each.ids) for each in record.upserts))
+        state.view = apply_group(state, _decide_again(state, record))
+        replayed += 1
+    return replayed
 
 
 def _make_room(state: CollectionState, rows: int) -> None:

@@ -12,16 +12,14 @@ from dataclasses import replace
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
-from vecdb.engine.options import EngineOptions
 from vecdb.engine.read import run_get, run_scroll
-from vecdb.engine.recovery import open_collection_state
 from vecdb.engine.search import plan_at_once, plan_search, run_search
+from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer, prepare_write
 from vecdb.errors import DeadlineExceeded
-from vecdb.kernels.protocol import Kernels
 from vecdb.requests import (
     GetRequest,
     ScrollRequest,
@@ -36,22 +34,30 @@ from vecdb.requests import (
 )
 from vecdb.results import CollectionStats, Hits, Page, Point, WriteResult
 from vecdb.schema import CollectionSchema
-from vecdb.storage.directory import MmapDirectory
 
 READ_AFTER_TIMEOUT_S = 30.0
 
 
 class OpenCollection:
-    """One collection while it is open."""
+    """One collection while it is open.
 
-    def __init__(
-        self, directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels, threads: Threads
-    ) -> None:
-        self._state = open_collection_state(directory, collection_id, options, kernels)
+    Parameters
+    ----------
+    state
+        As its files and its log tell it.
+    threads
+        Do its background work, once ``start`` was called.
+    """
+
+    def __init__(self, state: CollectionState, threads: Threads) -> None:
+        self._state = state
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
         self._indexer = Indexer(self._state, threads.indexing)
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._indexer.schedule)
         self._verifier = Verifier(self._state, threads.verifying)
+
+    def start(self) -> None:
+        """Begin the background work that the state calls for."""
         if len(self._state.view.memtables) > 1:
             self._flusher.schedule()
         self._indexer.schedule()
@@ -108,12 +114,7 @@ class OpenCollection:
                 if not state.published.wait_for(
                     lambda: state.view.seq >= seq or state.closing.is_set(), READ_AFTER_TIMEOUT_S
                 ):
-                    raise DeadlineExceeded(
-                        f"write {seq} is not visible after {READ_AFTER_TIMEOUT_S} s; the last one is {state.view.seq}",
-                        field="read_after_seq",
-                        limit=f"{READ_AFTER_TIMEOUT_S} s",
-                        value=seq,
-                    )
+                    raise not_visible(seq, state.view.seq)
             state.check_not_closing()
         return state.view
 
@@ -193,6 +194,16 @@ class OpenCollection:
             long = keep and state.log.size_bytes > state.options.log_kept_bytes
             if long and not self._writer.stopped and _filled(state.view):
                 self.flush()
+
+
+def not_visible(seq: int, last_seq: int) -> DeadlineExceeded:
+    """What a search is told that waited for a write in vain."""
+    return DeadlineExceeded(
+        f"write {seq} is not visible after {READ_AFTER_TIMEOUT_S} s; the last one is {last_seq}",
+        field="read_after_seq",
+        limit=f"{READ_AFTER_TIMEOUT_S} s",
+        value=seq,
+    )
 
 
 def _filled(view: View) -> bool:
