@@ -29,8 +29,9 @@ from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.reading import ReadOnlyCollection, ReadOnlyDatabase
 
-CROWDED = replace(OPTIONS, graph_rows_min=50)
-"""Graphs are built in plain Python here; with fewer of them more is written."""
+CROWDED = replace(OPTIONS, graph_rows_min=50, verify_ahead_bytes_max=0)
+"""Graphs are built in plain Python here: with fewer of them more is written. Nothing is read in the background, so that
+whatever a reader holds open between two calls is a leak."""
 _ACKNOWLEDGED = struct.Struct("<QQ")
 """Number of the batch, and its seq."""
 

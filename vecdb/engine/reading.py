@@ -109,6 +109,9 @@ class ReadOnlyDatabase(Database):
         marker = read_marker(root)
         return cls(root, marker.database_id, options, kernels or choose_kernels(options.kernels))
 
+    def announce(self, address: str) -> None:
+        """Nothing: nobody who wants to write is kept out, so nobody is told where to ask instead."""
+
     def refresh(self) -> None:
         """Make every write visible that was acknowledged before this call, and every collection that was made.
 

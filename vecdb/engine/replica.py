@@ -147,7 +147,7 @@ class _Source:
                     state = self._state(going_on.metadata, going_on.manifest, going_on.view, going_on)
                     state.stored_live = going_on.stored_live
                 else:
-                    state = self._taken(before, going_on)
+                    state = self._taken(before, going_on, damaged=failed_at == pages)
                 replay_log(state)
             except (Corruption, Unavailable):
                 # Twice while nothing was committed: it is not the owner who removed or replaced what was to be read.
@@ -165,7 +165,9 @@ class _Source:
             limit=ATTEMPTS_MAX,
         )
 
-    def _taken(self, before: CollectionState | None, going_on: CollectionState | None) -> CollectionState:
+    def _taken(
+        self, before: CollectionState | None, going_on: CollectionState | None, *, damaged: bool
+    ) -> CollectionState:
         """The state of the last commit, with the log still to be replayed.
 
         Parameters
@@ -174,6 +176,8 @@ class _Source:
             Its segments stay open.
         going_on
             Its view is kept too, where the commit only added files, as that of a graph does.
+        damaged
+            Files that cannot be mapped are an error only where they are needed, as they are to the owner.
         """
         metadata, manifest = read_manifest(self._directory, self._collection_id)
         try:
@@ -185,24 +189,25 @@ class _Source:
             entry.segment_id: read_live_rows(entry, chunks, where) for entry in manifest.segments
         }
         readers = {} if before is None else {each.reader.segment_id: each.reader for each in before.view.segments}
-        segments = tuple(
-            SegmentView(self._reader(readers, entry, manifest), live[entry.segment_id]) for entry in manifest.segments
-        )
+        segments: list[SegmentView] = []
+        for entry in manifest.segments:
+            reader = self._reader(readers, entry, manifest)
+            reader.take(entry, damaged=damaged)
+            segments.append(SegmentView(reader, live[entry.segment_id]))
         if going_on is not None and _rows(manifest) == _rows(going_on.manifest):
             state = self._state(metadata, manifest, going_on.view, before)
         else:
-            state = self._state(metadata, manifest, View(manifest.flushed_seq, segments, ()), before)
+            state = self._state(metadata, manifest, View(manifest.flushed_seq, tuple(segments), ()), before)
             memtable = state.new_memtable(manifest.flushed_seq + 1)
             state.view = state.view.with_memtables((memtable.empty_view(),))
         state.stored_live = live
         return state
 
     def _reader(self, readers: Mapping[int, SegmentReader], entry: SegmentEntry, manifest: Manifest) -> SegmentReader:
-        """The reader of a segment, the same one for as long as there is the segment, with all its files mapped."""
+        """The reader of a segment, the same one for as long as there is the segment."""
         known = readers.get(entry.segment_id)
         if known is None or known.entry.file(Role.IDS) != entry.file(Role.IDS):
-            known = SegmentReader(self._directory, entry, manifest.schema, self._kernels)
-        known.take(entry)
+            return SegmentReader(self._directory, entry, manifest.schema, self._kernels)
         return known
 
     def _state(

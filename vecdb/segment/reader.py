@@ -72,10 +72,15 @@ class SegmentReader:
         with self._lock:
             self._attach(file, None)
 
-    def take(self, entry: SegmentEntry) -> None:
+    def take(self, entry: SegmentEntry, *, damaged: bool = False) -> None:
         """Use the files of a newer entry of the segment; all of them are mapped on return, none is verified for it.
 
         For who does not own the directory: what is mapped stays readable when the owner unlinks it.
+
+        Parameters
+        ----------
+        damaged
+            Files may be missing or damaged; such a one is left to be an error where it is needed.
 
         Raises
         ------
@@ -84,11 +89,16 @@ class SegmentReader:
         """
         with self._lock:
             there = {each.ref for each in (*self._files.values(), *self._mapped.values())}
-        new = [
-            (file, ArrayFile.open(self._directory, file.ref, role=file.role.value))
-            for file in entry.files
-            if file.ref not in there
-        ]
+        new: list[tuple[SegmentFile, ArrayFile | None]] = []
+        for file in entry.files:
+            if file.ref in there:
+                continue
+            try:
+                new.append((file, ArrayFile.open(self._directory, file.ref, role=file.role.value)))
+            except Corruption:
+                if not damaged:
+                    raise
+                new.append((file, None))
         with self._lock:
             for file, mapped in new:
                 self._attach(file, mapped)
