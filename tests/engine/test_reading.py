@@ -181,6 +181,11 @@ def write_and_flush(writer: Writer) -> None:
     writer.collection.flush()
 
 
+def flush(writer: Writer) -> None:
+    """Leaves no file of the log behind."""
+    writer.collection.flush()
+
+
 def flush_and_write(writer: Writer) -> None:
     writer.collection.flush()
     writer.upsert()
@@ -196,6 +201,7 @@ def flush_twice(writer: Writer) -> None:
     [
         (write_and_flush, "nothing"),
         (flush_twice, "nothing"),
+        (flush, "in the log"),
         (flush_and_write, "in the log"),
         (write_and_flush, "flushed"),
         (flush_twice, "flushed"),
