@@ -32,6 +32,8 @@ from vecdb.engine.reading import ReadOnlyCollection, ReadOnlyDatabase
 CROWDED = replace(OPTIONS, graph_rows_min=50, verify_ahead_bytes_max=0)
 """Graphs are built in plain Python here: with fewer of them more is written. Nothing is read in the background, so that
 whatever a reader holds open between two calls is a leak."""
+OPTIONS_READING = replace(CROWDED, graph_rows_min=1)
+"""Where there is a graph it is used."""
 _ACKNOWLEDGED = struct.Struct("<QQ")
 """Number of the batch, and its seq."""
 
@@ -134,7 +136,7 @@ def look_after(collection: Collection, number: int) -> None:
 
 def read(place: Place, notes: Path) -> None:
     """Refresh and compare, until told to stop."""
-    with noting(notes) as note, ReadOnlyDatabase.open(place.database, options=CROWDED) as database:
+    with noting(notes) as note, ReadOnlyDatabase.open(place.database, options=OPTIONS_READING) as database:
         _compare(place, database, database.collection(NAME), note)
 
 
@@ -200,7 +202,8 @@ class Outcome:
     def __str__(self) -> str:
         return (
             f"{self.rounds} comparisons at {len(self.seqs)} seqs, {self.acknowledged} batches acknowledged "
-            f"(seq {self.last_seq}), killed {dict(self.kills)}, {len(self.problems)} problems, {self.seconds:.1f} s"
+            f"(seq {self.last_seq}), killed {dict(self.kills)}, searched by {sorted(self.strategies)}, "
+            f"{len(self.problems)} problems, {self.seconds:.1f} s"
         )
 
 

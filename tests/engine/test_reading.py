@@ -1,17 +1,13 @@
-"""A database that is open for reading sees what was acknowledged before its refresh, whatever its writer does."""
+"""A database that is open for reading sees what was acknowledged before its refresh, and changes nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,97 +15,11 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.engine.written import DIM, OPTIONS, WITH_GRAPHS, Writer, check, reading, write_and_flush
 from vecdb.engine.database import EmbeddedDatabase
-from vecdb.engine.options import EngineOptions
-from vecdb.engine.reading import ReadOnlyCollection, ReadOnlyDatabase
+from vecdb.engine.reading import ReadOnlyDatabase
 from vecdb.errors import Corruption, FailedPrecondition, NotFound, Unavailable
 from vecdb.storage.io import FileSystem
-
-DIM = 3
-OPTIONS = EngineOptions(
-    memtable_size_bytes=200 * (250 + 4 * DIM),
-    graph_rows_min=10_000,
-    log_file_bytes_first=4_096,
-    log_kept_bytes=2**20,
-    verify_ahead_bytes_max=0,
-    kernels="reference",
-)
-WITH_GRAPHS = replace(OPTIONS, graph_rows_min=30)
-
-
-class Writer:
-    """A writer with its model: what is acknowledged, by seq."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.open(OPTIONS)
-        self.model: dict[int, int] = {}
-        self.states: dict[int, dict[int, int]] = {0: {}}
-        self.seq = 0
-        self.chance = np.random.default_rng(3)
-
-    def open(self, options: EngineOptions) -> None:
-        self.database = EmbeddedDatabase.open(self.path, options=options)
-        self.collection = self.database.create_collection("c", DIM, "l2", exist_ok=True)
-
-    def upsert(self, count: int = 3) -> None:
-        ids = self.chance.choice(60, count, replace=False).tolist()
-        result = self.collection.upsert(ids, self.chance.standard_normal((count, DIM)), [{"n": self.seq}] * count)
-        self.model |= dict.fromkeys(ids, self.seq)
-        self._acknowledged(result.seq)
-
-    def delete(self) -> None:
-        ids = [*self.model][:2]
-        result = self.collection.delete(ids)
-        self.model = {key: value for key, value in self.model.items() if key not in ids}
-        self._acknowledged(result.seq)
-
-    def fill(self) -> None:
-        """A history that is partly in segments, partly in the log."""
-        for turn in range(20):
-            self.upsert(5)
-            if turn % 3 == 2:
-                self.delete()
-            if turn % 7 == 6:
-                self.collection.flush()
-
-    def _acknowledged(self, seq: int) -> None:
-        self.seq = seq
-        self.states[seq] = dict(self.model)
-
-
-@pytest.fixture
-def writer(tmp_path: Path) -> Iterator[Writer]:
-    """In memory where there is such a directory: nothing here depends on a disk, and the many syncs cost nothing."""
-    with ExitStack() as stack:
-        memory = Path("/dev/shm")
-        if os.access(memory, os.W_OK | os.X_OK):
-            tmp_path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vecdb-reading-", dir=memory)))
-        made = Writer(tmp_path / "db")
-        stack.callback(lambda: made.database.close())
-        yield made
-
-
-def reading(path: Path, file_system: FileSystem | None = None, **options: Any) -> ReadOnlyDatabase:
-    return ReadOnlyDatabase.open(path, options=replace(OPTIONS, **options), file_system=file_system)
-
-
-def contents(collection: vecdb.Collection) -> dict[Any, int]:
-    """The points, asked for in several ways that must agree."""
-    points = {each.id: each.payload["n"] for each in collection.scroll() if each.payload is not None}
-    assert len(collection) == len(points) == collection.count("n >= 0")
-    hits = collection.search([0.5] * DIM, k=100, recall="exact")
-    assert {hit.id: hit.payload["n"] for hit in hits if hit.payload is not None} == points
-    got = collection.get(range(60))
-    assert {each.id: each.payload["n"] for each in got if each.payload is not None} == points
-    return points
-
-
-def check(collection: ReadOnlyCollection, writer: Writer, acknowledged: int) -> None:
-    """What is visible is the state after one write, which is not older than ``acknowledged``."""
-    seq = collection.stats().last_seq
-    assert seq >= acknowledged
-    assert contents(collection) == writer.states[seq]
 
 
 def test_what_is_acknowledged_is_visible_after_a_refresh_and_not_before(writer: Writer) -> None:
@@ -140,143 +50,6 @@ def test_it_reads_what_a_writer_left_that_was_killed_or_closed(writer: Writer, t
     writer.database.close()
     with reading(writer.path) as database:
         check(database.collection("c"), writer, writer.seq)
-
-
-class Interrupting(FileSystem):
-    """Does something just before the n-th call of those that read."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.at = -1
-        self.action: Callable[[], None] = lambda: None
-
-    def _call(self) -> None:
-        self.calls += 1
-        if self.calls == self.at:
-            self.action()
-
-    def open_read(self, path: Path) -> int:
-        self._call()
-        return super().open_read(path)
-
-    def read(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
-        self._call()
-        return super().read(fd, buffer, offset)
-
-    def names(self, path: Path) -> list[tuple[str, bool]]:
-        self._call()
-        return super().names(path)
-
-    def map(self, fd: int, size_bytes: int) -> memoryview:
-        self._call()
-        return super().map(fd, size_bytes)
-
-    def size_of(self, path: Path) -> int | None:
-        self._call()
-        return super().size_of(path)
-
-
-def write_and_flush(writer: Writer) -> None:
-    writer.upsert()
-    writer.collection.flush()
-
-
-def flush(writer: Writer) -> None:
-    """Leaves no file of the log behind."""
-    writer.collection.flush()
-
-
-def flush_and_write(writer: Writer) -> None:
-    writer.collection.flush()
-    writer.upsert()
-
-
-def flush_twice(writer: Writer) -> None:
-    write_and_flush(writer)
-    write_and_flush(writer)
-
-
-@pytest.mark.parametrize(
-    ("action", "news"),
-    [
-        (write_and_flush, "nothing"),
-        (flush_twice, "nothing"),
-        (flush, "in the log"),
-        (flush_and_write, "in the log"),
-        (write_and_flush, "flushed"),
-        (flush_twice, "flushed"),
-    ],
-)
-def test_the_writer_may_come_between_any_two_calls_of_a_refresh(
-    writer: Writer, action: Callable[[Writer], None], news: str
-) -> None:
-    """The trimmed log, the moved commit, the files that came: at each point once."""
-    writer.fill()
-    spy = Interrupting()
-    with reading(writer.path, spy) as database:
-        collection = database.collection("c")
-        point = 0
-        while True:
-            point += 1 + point // 8
-            if news == "nothing":
-                collection.refresh()
-            else:
-                writer.upsert()
-            if news == "flushed":
-                writer.collection.flush()
-            acknowledged = writer.seq
-            spy.action = lambda: action(writer)
-            spy.calls, spy.at = 0, point
-            collection.refresh()
-            made, spy.at = spy.calls, -1
-            check(collection, writer, acknowledged)
-            if made < point:
-                break
-        assert point >= 6, "the refresh made next to no calls"
-
-
-def test_the_writer_may_come_between_any_two_calls_of_opening(writer: Writer) -> None:
-    writer.fill()
-    point = made = 0
-    while made >= point:
-        point += 1 + point // 4
-        spy = Interrupting()
-        spy.action = lambda: flush_twice(writer)
-        spy.at = point
-        acknowledged = writer.seq
-        with reading(writer.path, spy) as database:
-            collection = database.collection("c")
-            made, spy.at = spy.calls, -1
-            check(collection, writer, acknowledged)
-    assert point > 20
-
-
-def test_a_collection_dropped_in_the_middle_is_not_found(writer: Writer) -> None:
-    writer.fill()
-    point = made = 0
-    while made >= point:
-        point += 1
-        spy = Interrupting()
-        other = writer.database.create_collection("other", DIM)
-        other.upsert([1], [[1, 2, 3]])
-        with reading(writer.path, spy) as database:
-            collection = database.collection("other")
-            spy.action = lambda: writer.database.drop_collection("other")
-            spy.calls, spy.at = 0, point
-            try:
-                collection.refresh()
-            except NotFound:
-                made, spy.at = point, -1
-                with pytest.raises(NotFound):
-                    collection.count()
-                with pytest.raises(NotFound):
-                    database.collection("other")
-            else:
-                made, spy.at = spy.calls, -1
-                assert collection.count() == 1
-        if "other" in writer.database.collections():
-            writer.database.drop_collection("other")
-    assert point > 5
 
 
 def test_collections_come_and_go_with_a_refresh(writer: Writer) -> None:

@@ -133,6 +133,8 @@ class ReadOnlyDatabase(Database):
                 continue
             try:
                 self._refresh_open(names[collection_id], collection_id)
+            except NotFound:
+                self._open.close_dropped(collection_id)
             except VecdbError as error:
                 failures.append(error)
         if failures:
