@@ -29,7 +29,7 @@ from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.reading import ReadOnlyCollection, ReadOnlyDatabase
 
-CROWDED = replace(OPTIONS, graph_rows_min=50, verify_ahead_bytes_max=0)
+CROWDED = replace(OPTIONS, graph_rows_min=25, verify_ahead_bytes_max=0)
 """Graphs are built in plain Python here: with fewer of them more is written. Nothing is read in the background, so that
 whatever a reader holds open between two calls is a leak."""
 OPTIONS_READING = replace(CROWDED, graph_rows_min=1)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.engine.written import DIM, Writer, check, flush, flush_and_write, flush_twice, reading, write_and_flush
-from vecdb.errors import NotFound
-from vecdb.storage.io import FileSystem
+from tests.engine.written import (
+    DIM,
+    OPTIONS,
+    Writer,
+    check,
+    flush,
+    flush_and_write,
+    flush_twice,
+    reading,
+    write_and_flush,
+)
+from vecdb.errors import NotFound, ResourceExhausted
+from vecdb.storage.io import Buffer, FileSystem
 
 
 class Interrupting(FileSystem):
@@ -133,3 +144,38 @@ def test_a_collection_dropped_in_the_middle_is_not_found(writer: Writer, whole: 
         if "other" in writer.database.collections():
             writer.database.drop_collection("other")
     assert point > 5
+
+
+def test_a_write_that_was_taken_back_for_want_of_space_goes_away(writer: Writer) -> None:
+    """The file system told of it after the record was written, and the reader looked in between."""
+
+    class Full(FileSystem):
+        look = False
+
+        def write(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+            written = super().write(fd, buffers, offset)
+            if self.look:
+                self.look = False
+                collection.refresh()
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return written
+
+    writer.fill()
+    writer.database.close()
+    system = Full()
+    writer.open(OPTIONS, system)
+    writer.upsert()
+    with reading(writer.path) as database:
+        collection = database.collection("c")
+        system.look = True
+        before = writer.seq
+        with pytest.raises(ResourceExhausted):
+            writer.upsert()
+        assert collection.stats().last_seq == before + 1, "the reader did not see it"
+        collection.refresh()
+        check(collection, writer, before)
+        assert collection.stats().last_seq == before
+        assert collection.stats().events["unfinished_write_withdrawn"] == 1
+        writer.upsert()
+        collection.refresh()
+        check(collection, writer, writer.seq)

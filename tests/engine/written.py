@@ -41,8 +41,8 @@ class Writer:
         self.seq = 0
         self.chance = np.random.default_rng(3)
 
-    def open(self, options: EngineOptions) -> None:
-        self.database = EmbeddedDatabase.open(self.path, options=options)
+    def open(self, options: EngineOptions, file_system: FileSystem | None = None) -> None:
+        self.database = EmbeddedDatabase.open(self.path, options=options, file_system=file_system)
         self.collection = self.database.create_collection("c", DIM, "l2", exist_ok=True)
 
     def upsert(self, count: int = 3) -> None:

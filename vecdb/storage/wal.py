@@ -29,6 +29,7 @@ from vecdb.storage.log_format import (
     LogHeader,
     LogName,
     Predecessor,
+    decode_record_header,
     padded,
 )
 from vecdb.storage.log_scan import LogScan
@@ -108,6 +109,7 @@ class Log:
         self._recovery: LogRecovery | None = None
         self._position: _Position | None = None
         self._failed_sync: tuple[int, int] | None = None
+        self._unproven = 0
         self._active: LogFile | None = None
         self._sealed: list[_Sealed] = []
         self._predecessor = Predecessor(0, 0)
@@ -163,6 +165,8 @@ class Log:
         files = self._files()
         resumed = self._resumable(files, after_seq)
         first = files.index(resumed) if resumed else self._first_needed(files, after_seq)
+        if not resumed:
+            self._unproven = 0
         headers = [self._header(file) for file in files[first:]]
         count, dropped_bytes = 0, 0
         scan: LogScan | None = None
@@ -198,17 +202,35 @@ class Log:
         one. For the others, which are those of the last group, this process asks the system.
         """
         if not self._directory.read_only or valid_end is not None:
+            self._unproven = 0
             yield from scan.records(valid_end, live=self._directory.read_only)
             return
-        waiting: deque[tuple[int, tuple[int, bytes]]] = deque()
+        self._require_unproven(reader, scan)
+        waiting: deque[tuple[int, int, tuple[int, bytes]]] = deque()
+        begin = scan.offset
         for record in scan.records(None, live=True):
-            waiting.append((scan.offset, record))
-            while waiting and waiting[0][0] <= scan.synced_before:
-                yield waiting.popleft()[1]
+            waiting.append((begin, scan.offset, record))
+            begin = scan.offset
+            if scan.synced_before > self._unproven:
+                self._unproven = 0
+            while waiting and waiting[0][1] <= scan.synced_before:
+                yield waiting.popleft()[2]
         if waiting:
             self._make_durable(reader)
-        for _end, record in waiting:
+            self._unproven = self._unproven or waiting[0][0]
+        for _begin, _end, record in waiting:
             yield record
+
+    def _require_unproven(self, reader: FileReader, scan: LogScan) -> None:
+        """See to it that the last records given are still there: a group that had no space left is taken back."""
+        if self._unproven:
+            found = reader.pread(RECORD_HEADER_BYTES, self._unproven)
+            if decode_record_header(found, scan.header.file_id, self._unproven) is None:
+                raise Corruption(
+                    f"{reader.path} has no record at offset {self._unproven} any more",
+                    field=str(reader.path),
+                    value=self._unproven,
+                )
 
     def _make_durable(self, reader: FileReader) -> None:
         """Sync a file that another process writes; once that failed, a later success would prove nothing."""
