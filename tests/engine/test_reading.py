@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import shutil
@@ -245,6 +246,7 @@ def test_a_record_is_shown_only_once_it_is_durable(writer: Writer) -> None:
                 collection.refresh()
             check(collection, writer, before)
             assert collection.stats().last_seq == before
+            assert collection.stats().events["refreshes_failed"] >= 1
             # Once it failed, its success would prove nothing.
             spy.failing = False
         writer.upsert()
@@ -262,6 +264,41 @@ def test_a_record_is_shown_only_once_it_is_durable(writer: Writer) -> None:
             collection.refresh()
             check(collection, writer, writer.seq)
         assert spy.synced >= 2
+
+
+def test_a_commit_without_its_mirror_is_read_after_a_check(writer: Writer) -> None:
+    """As a writer leaves it that ended in between, or had no space."""
+
+    class Full(FileSystem):
+        full = False
+
+        def create(self, path: Path) -> int:
+            if self.full and path.name == "mirror.tmp":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().create(path)
+
+    writer.fill()
+    writer.database.close()
+    system = Full()
+    writer.open(OPTIONS, system)
+    writer.upsert()
+    with reading(writer.path) as database:
+        collection = database.collection("c")
+        system.full = True
+        write_and_flush(writer)
+        assert writer.collection.stats().events["mirror_not_written"] == 1
+        collection.refresh()
+        check(collection, writer, writer.seq)
+        assert collection.stats().flushed_seq == writer.seq
+        # So is the catalogue.
+        system.full = False
+        writer.database.create_collection("other", DIM)
+        system.full = True
+        writer.database.drop_collection("other")
+        database.refresh()
+        assert database.collections() == ["c"]
+    with reading(writer.path) as database:
+        check(database.collection("c"), writer, writer.seq)
 
 
 def test_a_search_can_wait_for_a_write_of_another_process(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:

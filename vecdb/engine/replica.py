@@ -31,7 +31,7 @@ from vecdb.engine.state import LOG, CollectionState
 from vecdb.engine.store import READ_AFTER_TIMEOUT_S, OpenCollection, not_visible
 from vecdb.engine.threads import Threads
 from vecdb.engine.view import SegmentView, View
-from vecdb.errors import Corruption, FailedPrecondition, Unavailable
+from vecdb.errors import Corruption, FailedPrecondition, Unavailable, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import WriteRequest
 from vecdb.results import WriteResult
@@ -75,7 +75,11 @@ class CollectionReplica(OpenCollection):
         """Make visible what was acknowledged before this call; raises as opening does, and the view stays as it was."""
         with self._refreshing:
             state = self._state
-            latest = self._source.latest(state)
+            try:
+                latest = self._source.latest(state)
+            except VecdbError:
+                state.events.count("refreshes_failed")
+                raise
             state.manifest = latest.manifest
             state.stored_live = latest.stored_live
             if latest.view.seq < state.view.seq:
