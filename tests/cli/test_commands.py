@@ -47,18 +47,22 @@ def test_stats_of_what_is_not_there(vecdb_command, database, words, tmp_path, mo
     assert not Path("nowhere").exists()
 
 
-def test_a_locked_directory_names_the_holder(vecdb_command, database):
+def test_a_directory_that_another_process_writes_to_can_be_read_and_not_checked(vecdb_command, database):
     program = (
         f"import sys, vecdb\nwith vecdb.open({str(database)!r}):\n    print('open', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
-        outcome = vecdb_command("stats", database)
+        stats = vecdb_command("stats", database, "--json").json
+        hits = vecdb_command("search", database, "docs", "--id", 3, "--json").json["hits"]
+        outcome = vecdb_command("check", database)
         assert holder.stdin is not None
         holder.stdin.close()
     assert outcome.status == 1
     assert str(holder.pid) in outcome.err
+    assert stats["docs"]["points"] == 40
+    assert len(hits) == 10
 
 
 def test_check_of_a_sound_and_of_a_damaged_database(vecdb_command, database):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import importlib
 import io
 import logging
@@ -12,6 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tests.crash.crowd import Crowd, Outcome, Place
 from tests.crash.flips import Finding, Flip, complete, found
 from tests.crash.history import Batch, State
 from tests.crash.mutants import PowerLossFileSystem, acknowledge_before_sync
@@ -182,3 +184,10 @@ def flip_bytes(_: int, base: str, place: str, flips: list[Flip], plan: Plan, sta
 def completeness(_: int, base: str) -> dict[str, int]:
     """What the database to flip bytes in consists of."""
     return complete(Path(base), kernels())
+
+
+def crowd(fd: int, place: Place, readers: int, seconds: float, kills: int) -> Outcome:
+    """Run readers beside a writer."""
+    # Longer than a task may take as a rule.
+    faulthandler.dump_traceback_later(seconds + 60, exit=True, file=fd)
+    return Crowd(place, readers).run(seconds, kills)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
+from tests.engine.written import Writer, written_in
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
 from vecdb.storage.io import FileSystem
@@ -47,3 +48,10 @@ def open_database(tmp_path: Path) -> Iterator[Open]:
 def vectors(rng: np.random.Generator) -> np.ndarray:
     """(1000, DIM) float32."""
     return rng.standard_normal((1000, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Writer]:
+    """A writer of a collection of its own, with its model."""
+    with written_in(tmp_path) as made:
+        yield made

@@ -51,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-up", action=argparse.BooleanOptionalAction, help="compile kernels before saying ready (default: yes)"
     )
+    parser.add_argument(
+        "--read-only", action="store_const", const=True,
+        help="serve only reads, of a directory that another process may write to",
+    )  # fmt: skip
+    parser.add_argument(
+        "--refresh-interval-s", metavar="S", type=float,
+        help="with --read-only: how often to look for what was written (default: 1)",
+    )  # fmt: skip
     add_config_argument(parser)
 
 
@@ -65,7 +73,8 @@ def run(namespace: argparse.Namespace) -> int:
     server = ServerOptions(**settings.chosen(OPTIONS, namespace))
     with _logging_to_stderr():
         _log.info("starting: opening the database")
-        return run_server(ServeOptions(path, server, settings.choose("warm_up", namespace.warm_up, True)))
+        chosen = settings.chosen(("warm_up", "read_only", "refresh_interval_s"), namespace)
+        return run_server(ServeOptions(path, server, **chosen))
 
 
 class LineFormatter(logging.Formatter):

@@ -50,6 +50,8 @@ KINDS: Mapping[str, Kind] = {
     "tls_certificate": PATH,
     "tls_key": PATH,
     "warm_up": FLAG,
+    "read_only": FLAG,
+    "refresh_interval_s": SECONDS,
     "deadline_s": SECONDS,
     "grace_s": SECONDS,
     "requests_max": COUNT,

@@ -66,12 +66,12 @@ def existing(path: Path) -> Path:
 
 
 def open_target(path: Path | None, connect: str | None, namespace: argparse.Namespace, settings: Settings) -> Database:
-    """Open the directory or connect to the server."""
+    """Open the directory, for reading, or connect to the server."""
     if connect is None:
         assert path is not None
         from vecdb.engine.opening import open
 
-        return open(existing(path))
+        return open(existing(path), read_only=True)
     from vecdb.client import connect as connect_to
 
     root: Path | None = settings.choose("tls_root", namespace.tls_root)

@@ -16,7 +16,7 @@ from vecdb.engine.events import logger
 from vecdb.errors import Corruption, VecdbError
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
-from vecdb.storage.mirror import read_mirror, write_mirror
+from vecdb.storage.mirror import read_mirror, settled_mirror, write_mirror
 from vecdb.v1 import log_pb2
 
 CATALOGUE_MIRROR = "mirror"
@@ -56,7 +56,8 @@ class Catalogue:
             It is damaged, missing, or older than its mirror.
         """
         where = str(directory.path)
-        mirror = read_mirror(directory, CATALOGUE_MIRROR)
+        read = settled_mirror if directory.read_only else read_mirror
+        mirror = read(directory, CATALOGUE_MIRROR)
         if mirror is None and not create:
             raise Corruption(f"{where}: the catalogue's mirror is missing", field=f"{where}/{CATALOGUE_MIRROR}")
         store = LmdbStore.open(directory, expected=None if mirror is None else mirror.fingerprint)

@@ -84,14 +84,14 @@ class EmbeddedCollection(Collection):
     def create_snapshot(self, name: str) -> SnapshotInfo:
         """Keep what the collection holds now under a name."""
         with self._lease() as opened:
-            return opened.snapshots.create(name)
+            return opened.create_snapshot(name)
 
     def drop_snapshot(self, name: str) -> None:
         """Forget a snapshot."""
         with self._lease() as opened:
-            opened.snapshots.drop(name)
+            opened.drop_snapshot(name)
 
     def snapshots(self) -> Sequence[SnapshotInfo]:
         """The snapshots, by name."""
         with self._lease() as opened:
-            return opened.snapshots.list()
+            return opened.snapshots()

@@ -16,7 +16,7 @@ from vecdb.engine.events import Events
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
-from vecdb.engine.recovery import create_collection_files
+from vecdb.engine.recovery import create_collection_files, open_collection_state
 from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
@@ -115,9 +115,7 @@ class EmbeddedDatabase(Database):
         events = Events("")
         try:
             new = not root.exists(MARKER)
-            if new and COLLECTIONS in root.children() and root.child(COLLECTIONS, create=False).children():
-                # Collections are made after the marker, so this is no interrupted creation: something was lost.
-                raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
+            require_no_collections(root)
             reserve = Reserve(root, options.reserve_size_bytes)
             # The marker is written last: a directory with a marker has a whole catalogue.
             directory = root.child(CATALOGUE, create=new)
@@ -177,7 +175,7 @@ class EmbeddedDatabase(Database):
         self._check_open()
         entry = self._catalogue.entries.get(name)
         if entry is None:
-            raise _not_found(name)
+            raise no_such_collection(name)
         collection_id = entry.collection_id
         with self._lease(name, collection_id) as opened:
             schema = opened.schema
@@ -209,7 +207,7 @@ class EmbeddedDatabase(Database):
         with self._changing:
             entry = self._catalogue.entries.get(name)
             if entry is None:
-                raise _not_found(name)
+                raise no_such_collection(name)
             self._resources.reserve.spent_on(lambda: self._catalogue.remove(name), Events(name).report)
             try:
                 self._open.close_dropped(entry.collection_id)
@@ -230,16 +228,19 @@ class EmbeddedDatabase(Database):
                 self._catalogue.close()
                 self._lock.release()
 
-    def _lease(self, name: str, collection_id: str) -> Lease:
+    def _lease(self, name: str, collection_id: str) -> Lease[OpenCollection]:
         self._check_open()
         entry = self._catalogue.entries.get(name)
         if entry is None or entry.collection_id != collection_id:
-            raise _not_found(name)
+            raise no_such_collection(name)
         return self._open.lease(collection_id)
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
         directory = self._collections.child(collection_id, create=False)
-        return OpenCollection(directory, collection_id, self._options, self.kernels, self._threads, self._resources)
+        state = open_collection_state(directory, collection_id, self._options, self.kernels, self._resources)
+        opened = OpenCollection(state, self._threads)
+        opened.start()
+        return opened
 
     def _check_open(self) -> None:
         if self._closed:
@@ -254,7 +255,17 @@ class EmbeddedDatabase(Database):
                 self._collections.remove_child(collection_id)
 
 
-def _not_found(name: str) -> NotFound:
+def require_no_collections(root: MmapDirectory) -> None:
+    """Raise Corruption where a directory without a marker holds collections.
+
+    They are made after the marker, so that is no interrupted creation: something was lost.
+    """
+    if not root.exists(MARKER) and COLLECTIONS in root.children() and root.child(COLLECTIONS, create=False).children():
+        raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
+
+
+def no_such_collection(name: str) -> NotFound:
+    """What whoever names a collection that does not exist is told."""
     return NotFound(f"no collection {name!r}", field="collection", value=name)
 
 

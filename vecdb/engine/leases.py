@@ -10,24 +10,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Generic, TypeVar
 
 from vecdb.engine.events import logger
 from vecdb.engine.store import OpenCollection
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 
+Opened = TypeVar("Opened", bound=OpenCollection)
 
-class _Slot:
+
+class _Slot(Generic[Opened]):
     """One collection's place: its lock is held while it is opened or closed."""
 
     __slots__ = ("leases", "lock", "opened")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.opened: OpenCollection | None = None
+        self.opened: Opened | None = None
         self.leases = 0
 
 
-class Leases:
+class Leases(Generic[Opened]):
     """The open collections of one database.
 
     Parameters
@@ -38,21 +41,21 @@ class Leases:
         Opens a collection by its id.
     """
 
-    def __init__(self, open_max: int, open_one: Callable[[str], OpenCollection]) -> None:
+    def __init__(self, open_max: int, open_one: Callable[[str], Opened]) -> None:
         self._open_max = open_max
         self._open_one = open_one
-        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+        self._slots: OrderedDict[str, _Slot[Opened]] = OrderedDict()
         # The lock itself where nobody waits: every request passes here twice.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._dropped: set[str] = set()
         self._closed = False
 
-    def lease(self, collection_id: str) -> Lease:
+    def lease(self, collection_id: str) -> Lease[Opened]:
         """A block for whose length the collection stays open."""
         return Lease(self, collection_id)
 
-    def take(self, collection_id: str) -> _Slot:
+    def take(self, collection_id: str) -> _Slot[Opened]:
         """Keep a collection open until its slot is given back; for ``Lease``."""
         with self._lock:
             if self._closed:
@@ -67,7 +70,12 @@ class Leases:
             slot.leases += 1
             return slot
 
-    def take_if_open(self, collection_id: str) -> _Slot | None:
+    def open_ids(self) -> list[str]:
+        """The ids of the collections that are open or being opened."""
+        with self._lock:
+            return list(self._slots)
+
+    def take_if_open(self, collection_id: str) -> _Slot[Opened] | None:
         """The same where the collection is open; ``None`` where it would have to be opened, or is gone."""
         with self._lock:
             slot = self._slots.get(collection_id)
@@ -77,18 +85,18 @@ class Leases:
             slot.leases += 1
             return slot
 
-    def give_back(self, slot: _Slot) -> None:
+    def give_back(self, slot: _Slot[Opened]) -> None:
         """End what ``take`` began."""
         with self._lock:
             slot.leases -= 1
             if slot.leases == 0:
                 self._changed.notify_all()
 
-    def opened(self, collection_id: str, slot: _Slot) -> OpenCollection:
+    def opened(self, collection_id: str, slot: _Slot[Opened]) -> Opened:
         """The collection of a slot that was taken, opened if it is not."""
         return slot.opened or self._opened(collection_id, slot)
 
-    def _opened(self, collection_id: str, slot: _Slot) -> OpenCollection:
+    def _opened(self, collection_id: str, slot: _Slot[Opened]) -> Opened:
         self._close_surplus()
         with slot.lock:
             if slot.opened is None:
@@ -154,16 +162,16 @@ class Leases:
                     closing.callback(slot.opened.close)
 
 
-class Lease:
+class Lease(Generic[Opened]):
     """A block that has an open collection, and keeps it open."""
 
     __slots__ = ("_collection_id", "_leases", "_slot")
 
-    def __init__(self, leases: Leases, collection_id: str) -> None:
+    def __init__(self, leases: Leases[Opened], collection_id: str) -> None:
         self._leases = leases
         self._collection_id = collection_id
 
-    def __enter__(self) -> OpenCollection:
+    def __enter__(self) -> Opened:
         slot = self._slot = self._leases.take(self._collection_id)
         try:
             return self._leases.opened(self._collection_id, slot)

@@ -47,6 +47,8 @@ class EngineOptions:
         Disk that the database holds back, so that deletes and compaction go on when the disk is full; 0 for none.
     verify_ahead_bytes_max
         A searched collection of at most this size is verified in the background, so that searches need not do it.
+    refresh_interval_s
+        A database that is open for reading refreshes itself so often, in the background; 0: only when told to.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -67,6 +69,7 @@ class EngineOptions:
     verify_ahead_bytes_max: int = 4 * 2**30
     log_file_bytes_first: int = 2**20
     reserve_size_bytes: int = 16 * 2**20
+    refresh_interval_s: float = 0.0
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -86,6 +89,7 @@ class EngineOptions:
             ("log_file_bytes_first", 4096, 2**30),
             ("reserve_size_bytes", 0, 2**40),
             ("verify_ahead_bytes_max", 0, 2**60),
+            ("refresh_interval_s", 0, 86_400),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

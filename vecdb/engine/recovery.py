@@ -35,7 +35,7 @@ from vecdb.schema import CollectionSchema
 from vecdb.segment.ids import HASH_KEY_BYTES
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.lmdb_store import LmdbStore
-from vecdb.storage.mirror import read_mirror, write_mirror
+from vecdb.storage.mirror import read_mirror, settled_mirror, write_mirror
 from vecdb.storage.reserve import Reserve
 from vecdb.storage.wal import Log
 
@@ -84,7 +84,8 @@ def read_manifest(directory: MmapDirectory, collection_id: str) -> tuple[LmdbSto
     Corruption
         The mirror is missing or damaged, the metadata is damaged or older than the mirror, or belongs elsewhere.
     """
-    mirror = read_mirror(directory, MIRROR)
+    read = settled_mirror if directory.read_only else read_mirror
+    mirror = read(directory, MIRROR)
     where = str(directory.path)
     if mirror is None:
         raise Corruption(f"{where}: the manifest mirror is missing", field=f"{where}/{MIRROR}")

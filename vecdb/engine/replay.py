@@ -32,8 +32,8 @@ Room: TypeAlias = Callable[[int], None]
 """Sees to it that the memtable being filled can take so many rows more."""
 
 
-def replay_log(state: CollectionState, make_room: Room) -> None:
-    """Bring back what the log holds and no segment does.
+def replay_log(state: CollectionState, make_room: Room) -> int:
+    """Bring back what the log holds and the state's view does not; the number of records.
 
     Raises
     ------
@@ -45,6 +45,11 @@ def replay_log(state: CollectionState, make_room: Room) -> None:
         make_room(sum(len(each.ids) for record in group for each in record.upserts))
         state.publish(apply_group(state, _decide_again(state, group)))
         records += len(group)
+    return records
+
+
+def tell_replayed(state: CollectionState, records: int) -> None:
+    """Count and log what a replay brought back, and what it dropped."""
     recovery = state.log.recovery
     if records:
         state.events.report("log_replayed", level=logging.INFO, records=records, seq=state.view.seq)
@@ -77,7 +82,7 @@ def _groups(state: CollectionState) -> Iterator[list[Record]]:
     rows_max = min(GROUP_ROWS_MAX, state.new_memtable(1).rows_max)
     group: list[Record] = []
     rows = size_bytes = 0
-    for seq, data in state.log.replay(state.manifest.flushed_seq):
+    for seq, data in state.log.replay(state.view.seq):
         record = decode_record(seq, data)
         adding = sum(len(each.ids) for each in record.upserts)
         if group and (rows + adding > rows_max or size_bytes + len(data) > GROUP_BYTES_MAX):

@@ -13,19 +13,16 @@ from vecdb.engine.compaction import Compactor
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
-from vecdb.engine.options import EngineOptions
 from vecdb.engine.read import run_get, run_scroll
-from vecdb.engine.recovery import open_collection_state
-from vecdb.engine.replay import replay_log
-from vecdb.engine.resources import Resources
+from vecdb.engine.replay import replay_log, tell_replayed
 from vecdb.engine.search import plan_at_once, plan_search, run_search
 from vecdb.engine.snapshot import Snapshots
+from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Threads
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer, prepare_write
 from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted
-from vecdb.kernels.protocol import Kernels
 from vecdb.requests import (
     CountRequest,
     GetRequest,
@@ -38,33 +35,42 @@ from vecdb.requests import (
     check_scroll,
     check_search,
 )
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
-from vecdb.storage.directory import MmapDirectory
 
 READ_AFTER_TIMEOUT_S = 30.0
 
 
 class OpenCollection:
-    """One collection while it is open."""
+    """One collection while it is open.
 
-    def __init__(
-        self,
-        directory: MmapDirectory,
-        collection_id: str,
-        options: EngineOptions,
-        kernels: Kernels,
-        threads: Threads,
-        resources: Resources,
-    ) -> None:
-        self._state = open_collection_state(directory, collection_id, options, kernels, resources)
+    Parameters
+    ----------
+    state
+        As its files and its log tell it.
+    threads
+        Do its background work, once ``start`` was called.
+    """
+
+    def __init__(self, state: CollectionState, threads: Threads) -> None:
+        self._state = state
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
         self._indexer = Indexer(self._state, threads.indexing)
         self._compactor = Compactor(self._state, threads.compacting, self._writer, self._indexer.schedule)
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
         self._snapshots = Snapshots(self._state, self.flush)
-        resources.memory.join(collection_id, self._writer.seal)
+
+    def start(self) -> None:
+        """Bring back what is only in the log, and begin the background work that the state calls for.
+
+        Raises
+        ------
+        Corruption
+            The log is damaged; the collection is closed then.
+        """
+        state = self._state
+        state.resources.memory.join(state.manifest.collection_id, self._writer.seal)
         try:
             self._replay()
         except BaseException:
@@ -86,7 +92,7 @@ class OpenCollection:
     def _replay(self) -> None:
         state = self._state
         with self._writer.replaying() as make_room:
-            replay_log(state, make_room)
+            tell_replayed(state, replay_log(state, make_room))
         if not state.mirror_behind:
             state.trim_log(state.manifest.flushed_seq)
         if len(state.view.memtables) > 1:
@@ -152,12 +158,7 @@ class OpenCollection:
                 if not state.published.wait_for(
                     lambda: state.view.seq >= seq or state.closing.is_set(), READ_AFTER_TIMEOUT_S
                 ):
-                    raise DeadlineExceeded(
-                        f"write {seq} is not visible after {READ_AFTER_TIMEOUT_S} s; the last one is {state.view.seq}",
-                        field="read_after_seq",
-                        limit=f"{READ_AFTER_TIMEOUT_S} s",
-                        value=seq,
-                    )
+                    raise not_visible(seq, state.view.seq)
             state.check_not_closing()
         return state.view
 
@@ -204,10 +205,17 @@ class OpenCollection:
         self.flush()
         return self._compactor.purge(max(0.0, deadline - time.monotonic()))
 
-    @property
-    def snapshots(self) -> Snapshots:
-        """The named snapshots."""
-        return self._snapshots
+    def create_snapshot(self, name: str) -> SnapshotInfo:
+        """Keep what the collection holds now under a name."""
+        return self._snapshots.create(name)
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot."""
+        self._snapshots.drop(name)
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """The snapshots, by name."""
+        return self._snapshots.list()
 
     def stats(self) -> CollectionStats:
         """What the collection holds."""
@@ -282,6 +290,16 @@ class OpenCollection:
             closing.callback(lambda: state.spending_reserve(state.log.close))
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
+
+
+def not_visible(seq: int, last_seq: int) -> DeadlineExceeded:
+    """What a search is told that waited for a write in vain."""
+    return DeadlineExceeded(
+        f"write {seq} is not visible after {READ_AFTER_TIMEOUT_S} s; the last one is {last_seq}",
+        field="read_after_seq",
+        limit=f"{READ_AFTER_TIMEOUT_S} s",
+        value=seq,
+    )
 
 
 def _filled(view: View) -> bool:

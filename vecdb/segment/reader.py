@@ -50,6 +50,8 @@ class SegmentReader:
         self._kernels = kernels
         self._lock = threading.Lock()
         self._files: dict[tuple[Role, str], ArrayFile] = {}
+        self._mapped: dict[tuple[Role, str], ArrayFile] = {}
+        """Files that were mapped ahead of their first use, and not verified."""
         self._fields: dict[str, SegmentField] = {}
         self._packed_payloads: tuple[ArrayFile | None, Packed | None] = (None, None)
         self.keys = _Keys(self)
@@ -68,9 +70,48 @@ class SegmentReader:
     def attach(self, file: SegmentFile) -> None:
         """Use ``file`` for its role from now on."""
         with self._lock:
-            self.entry = self.entry.with_file(file)
-            self._files.pop((file.role, file.field), None)
-            self._fields.pop(file.field, None)
+            self._attach(file, None)
+
+    def take(self, entry: SegmentEntry, *, damaged: bool = False) -> None:
+        """Use the files of a newer entry of the segment; all of them are mapped on return, none is verified for it.
+
+        For who does not own the directory: what is mapped stays readable when the owner unlinks it.
+
+        Parameters
+        ----------
+        damaged
+            Files may be missing or damaged; such a one is left to be an error where it is needed.
+
+        Raises
+        ------
+        Corruption
+            A file is missing or its frame is damaged; the reader is as it was.
+        """
+        with self._lock:
+            there = {each.ref for each in (*self._files.values(), *self._mapped.values())}
+        new: list[tuple[SegmentFile, ArrayFile | None]] = []
+        for file in entry.files:
+            if file.ref in there:
+                continue
+            try:
+                new.append((file, ArrayFile.open(self._directory, file.ref, role=file.role.value)))
+            except Corruption:
+                if not damaged:
+                    raise
+                new.append((file, None))
+        with self._lock:
+            for file, mapped in new:
+                self._attach(file, mapped)
+            self.entry = entry
+
+    def _attach(self, file: SegmentFile, mapped: ArrayFile | None) -> None:
+        self.entry = self.entry.with_file(file)
+        key = (file.role, file.field)
+        self._files.pop(key, None)
+        self._mapped.pop(key, None)
+        if mapped is not None:
+            self._mapped[key] = mapped
+        self._fields.pop(file.field, None)
 
     def array_file(self, role: Role, field: str = "") -> ArrayFile:
         """The open file of a role; those that are read whole are verified here."""
@@ -88,10 +129,11 @@ class SegmentReader:
                         field=f"segment {self.segment_id}",
                         value=role.value,
                     )
-                opened = ArrayFile.open(self._directory, named.ref, role=role.value)
+                opened = self._mapped.get((role, field)) or ArrayFile.open(self._directory, named.ref, role=role.value)
                 if role in _WHOLE:
                     opened.verify()
                 self._files[(role, field)] = opened
+                self._mapped.pop((role, field), None)
         return opened
 
     def array(self, role: Role, name: str, field: str = "") -> AnyArray:

@@ -19,6 +19,8 @@ MESSAGE_BYTES_MAX = BATCH_BYTES_MAX + 16 * 2**20
 little too large reaches the check that names the limit."""
 METADATA_BYTES_MAX = 16 * 1024
 HANDSHAKE_TIMEOUT_MS = 5_000
+REFRESH_INTERVAL_S_MIN = 0.001
+REFRESH_INTERVAL_S_MAX = 86_400.0
 SESSIONS_A_CONNECTION = 16
 """Sessions that one connection may hold beside its requests; vecdb's clients hold no more."""
 KEEPALIVE_TIME_MS = 60_000
@@ -111,16 +113,32 @@ class ServeOptions:
     Attributes
     ----------
     path
-        Directory of the database, created if missing.
+        Directory of the database, created if missing and not served for reading only.
     server
         How to listen.
     warm_up
         Compile the kernels before saying that the server is ready; otherwise the first searches wait for it.
+    read_only
+        Serve only reads, of a directory that another process may write to.
+    refresh_interval_s
+        How often it then looks for what was written.
     """
 
     path: Path
     server: ServerOptions = field(default_factory=ServerOptions)
     warm_up: bool = True
+    read_only: bool = False
+    refresh_interval_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not REFRESH_INTERVAL_S_MIN <= self.refresh_interval_s <= REFRESH_INTERVAL_S_MAX:
+            limit = f"{REFRESH_INTERVAL_S_MIN}..{REFRESH_INTERVAL_S_MAX}"
+            raise InvalidArgument(
+                f"refresh_interval_s must be {limit}, got {self.refresh_interval_s}",
+                field="refresh_interval_s",
+                limit=limit,
+                value=self.refresh_interval_s,
+            )
 
 
 def is_private(address: str) -> bool:

@@ -11,12 +11,13 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from vecdb.service.options import ServeOptions, ServerOptions
+from vecdb.service.options import ServeOptions
 from vecdb.service.server import Server
 from vecdb.version import __version__
 
 if TYPE_CHECKING:
     from vecdb.engine.database import EmbeddedDatabase
+    from vecdb.engine.reading import ReadOnlyDatabase
 
 _log = logging.getLogger("vecdb.service")
 
@@ -36,18 +37,25 @@ def run_server(options: ServeOptions) -> int:
     VecdbError
         The database cannot be opened, or the address not be listened on.
     """
-    from vecdb.engine.database import EmbeddedDatabase  # heavy: only a process that serves needs the engine
-
-    with EmbeddedDatabase.open(options.path) as database:
+    with _opened(options) as database:
         if options.warm_up:
             for warmed in database.kernels.warm_up():
                 _log.info("kernel %s: %.2f s%s", warmed.name, warmed.seconds, " (cached)" if warmed.cached else "")
-        asyncio.run(_serve(database, options.server))
+        asyncio.run(_serve(database, options))
     return 0
 
 
-async def _serve(database: EmbeddedDatabase, options: ServerOptions) -> None:
-    server = Server(database, options)
+def _opened(options: ServeOptions) -> EmbeddedDatabase | ReadOnlyDatabase:
+    from vecdb.engine.opening import open  # heavy: only a process that serves needs the engine
+    from vecdb.engine.options import EngineOptions
+
+    if options.read_only:
+        return open(options.path, options=EngineOptions(refresh_interval_s=options.refresh_interval_s), read_only=True)
+    return open(options.path)
+
+
+async def _serve(database: EmbeddedDatabase | ReadOnlyDatabase, serve: ServeOptions) -> None:
+    server = Server(database, serve.server)
     stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

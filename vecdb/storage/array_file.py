@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from vecdb.errors import Corruption
 from vecdb.storage.array_format import (
     ALIGNMENT,
     PAGE_ALIGNMENT,
@@ -30,7 +31,6 @@ from vecdb.storage.array_format import (
 from vecdb.storage.checksum import BLOCK_BYTES, block_checksums, random_id
 from vecdb.storage.directory import FileWriter, MmapDirectory
 from vecdb.storage.file_reader import FileReader
-from vecdb.storage.io import translating
 from vecdb.types import AnyArray, BoolArray, I64Array, U64Array
 
 __all__ = ["ArrayFile", "ArraySource", "ArrayStream", "FileRef", "write_array_file"]
@@ -236,12 +236,13 @@ class ArrayFile:
 
     def _reader_of_mapped_file(self) -> FileReader | None:
         """The mapped file, opened again by its name; None where the name is gone and only the mapping is left."""
-        fs = self._directory.fs
-        path = self._directory.path_of(self.ref.name)
-        with translating(path, "read"):
-            if fs.size_of(path) is None:
-                return None
-        reader = self._directory.open_reader(self.ref.name)
+        try:
+            reader = self._directory.open_reader(self.ref.name)
+        except Corruption:
+            # Looked for afterwards: the owner of the directory may be another process, and unlink it at any time.
+            if self._directory.exists(self.ref.name):
+                raise
+            return None
         if reader.identity != self._identity:
             reader.close()
             return None

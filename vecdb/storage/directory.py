@@ -304,6 +304,8 @@ class MmapDirectory:
 
     def _tree_size_bytes(self, path: Path) -> int:
         with translating(path, "read"):
+            if not self.fs.is_directory(path):
+                return 0
             return sum(
                 self._tree_size_bytes(path / name) if is_directory else self.fs.size_of(path / name) or 0
                 for name, is_directory in self.fs.names(path)

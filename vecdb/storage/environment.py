@@ -144,6 +144,20 @@ def file_digest(reader: FileReader) -> int:
     return digest.intdigest()
 
 
+def state_pages(directory: MmapDirectory) -> bytes:
+    """The first two pages of the data file, one of which every commit changes.
+
+    While they stay as they are, so does all that the environment holds; they may have been read amid a change.
+
+    Raises
+    ------
+    Corruption
+        The file is missing, too short or cannot be read.
+    """
+    with directory.open_reader(DATA_NAME) as reader:
+        return reader.pread(_META_BYTES, 0)
+
+
 def consistent_copy(directory: MmapDirectory) -> bytes:
     """The bytes of the data file as of one commit, though its owner may be writing.
 

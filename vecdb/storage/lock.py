@@ -12,6 +12,7 @@ import os
 import socket
 import weakref
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 from vecdb.errors import Corruption, FailedPrecondition
@@ -92,13 +93,7 @@ class DirectoryLock:
         FailedPrecondition
             It was released, or this is a forked child of the process that holds it.
         """
-        if os.getpid() != self.holder.pid:
-            raise FailedPrecondition(
-                f"{self._directory.path} was opened by process {self.holder.pid} and inherited by its forked child "
-                f"{os.getpid()}: close it before forking, or use multiprocessing's 'spawn'",
-                field=str(self._directory.path),
-                value=os.getpid(),
-            )
+        require_own_process(self._directory.path, self.holder.pid)
         if self._fd < 0:
             raise FailedPrecondition(f"{self._directory.path} is closed", field=str(self._directory.path))
 
@@ -131,6 +126,23 @@ class DirectoryLock:
             fs.truncate(self._fd, len(content))
 
 
+def require_own_process(path: Path, pid: int) -> None:
+    """Refuse what a forked child inherited.
+
+    Raises
+    ------
+    FailedPrecondition
+        This is not the process ``pid``, which opened the directory ``path``.
+    """
+    if os.getpid() != pid:
+        raise FailedPrecondition(
+            f"{path} was opened by process {pid} and inherited by its forked child {os.getpid()}: "
+            "close it before forking, or use multiprocessing's 'spawn'",
+            field=str(path),
+            value=os.getpid(),
+        )
+
+
 def read_holder(directory: MmapDirectory) -> Holder | None:
     """What LOCK says about its last holder, or None where it says nothing legible. It may be dead by now."""
     try:
@@ -147,7 +159,7 @@ def _refusal(directory: MmapDirectory) -> FailedPrecondition:
         return FailedPrecondition(f"{directory.path} is open for writing elsewhere", field=str(directory.path))
     message = (
         f"{directory.path} is open in process {holder.pid} on {holder.host} since {holder.started}; "
-        "one process may have it open"
+        "one process may write to it, others may open it with read_only=True"
     )
     if holder.address:
         message += f": connect to {holder.address}"

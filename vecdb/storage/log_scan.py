@@ -26,6 +26,8 @@ from vecdb.storage.log_format import (
 )
 
 _WINDOW_BYTES: Final = 1 << 20
+_LOOK_AHEAD_BYTES: Final = 1 << 16
+"""Window of a pass that goes on from where another ended: mostly there is nothing, or little."""
 
 
 class LogScan:
@@ -40,7 +42,9 @@ class LogScan:
     closed
         Whether it is an end record.
     dropped_bytes
-        Length of the torn tail: from ``offset`` to the last byte that is not zero.
+        Length of the torn tail: from ``offset`` to the last byte that is not zero. Not looked for in a live file.
+    synced_before
+        Up to here the file was durable when the last whole record was written.
     """
 
     def __init__(
@@ -51,8 +55,11 @@ class LogScan:
         self.last_seq = header.first_seq - 1 if last_seq is None else last_seq
         self.closed = False
         self.dropped_bytes = 0
+        self.synced_before = 0
+        self._resumed_at = offset
         self._reader = reader
         self._path = str(reader.path)
+        self._window_bytes = _WINDOW_BYTES if offset == HEADER_BYTES else _LOOK_AHEAD_BYTES
         self._window = b""
         self._window_at = 0
 
@@ -64,7 +71,8 @@ class LogScan:
         valid_end
             Where the records end, as the next file says; None for the last file, which may have a torn tail.
         live
-            A writer may be at work on the file: what looks like damage is looked at again before it is reported.
+            A writer may be at work on the file: what looks like damage is looked at again before it is reported, and a
+            pass that goes on from where another ended looks for damage only where something was written since.
 
         Raises
         ------
@@ -76,6 +84,8 @@ class LogScan:
             raise self._damage(self._reader.size_bytes, f"ends there, though records reach to {stop}: it was cut off")
         while self.offset < stop and not self.closed:
             record = self._whole_record(self.offset, stop)
+            if record is None and live and valid_end is None and self._nothing_new():
+                break
             if record is None and valid_end is None and self._was_durable(self.offset):
                 if live:
                     self._window = b""
@@ -88,13 +98,14 @@ class LogScan:
             self.closed = header.kind == KIND_END
             if header.seq != self.last_seq + (not self.closed):
                 raise self._damage(self.offset, f"has the record {header.seq} after {self.last_seq}")
+            self.synced_before = header.synced_before
             self.offset += RECORD_HEADER_BYTES + padded(header.payload_bytes)
             self.last_seq = header.seq
             if not self.closed:
                 yield header.seq, payload
-        self._judge_end(valid_end)
+        self._judge_end(valid_end, live)
 
-    def _judge_end(self, valid_end: int | None) -> None:
+    def _judge_end(self, valid_end: int | None, live: bool) -> None:
         size_bytes = self._reader.size_bytes
         if valid_end is not None and self.offset != valid_end:
             raise self._damage(self.offset, f"is damaged, as the next file puts the end of its records at {valid_end}")
@@ -102,7 +113,7 @@ class LogScan:
             raise self._damage(
                 self.offset, f"ends its records, has {size_bytes} bytes, and was not closed: it was cut off or extended"
             )
-        if valid_end is None and not self.closed:
+        if valid_end is None and not self.closed and not live:
             self.dropped_bytes = self._used_end() - self.offset
 
     def _whole_record(self, offset: int, stop: int) -> tuple[RecordHeader, bytes] | None:
@@ -117,6 +128,13 @@ class LogScan:
         if len(body) < body_bytes or not payload_matches(header, body, self.header.file_id, offset):
             return None
         return header, body[: header.payload_bytes]
+
+    def _nothing_new(self) -> bool:
+        """Whether all that is read ahead of a pass that goes on is blank; to look at the whole file would take long."""
+        if self._resumed_at == HEADER_BYTES or any(self._bytes(self.offset, RECORD_HEADER_BYTES)):
+            return False
+        ahead = self._window[self.offset - self._window_at :]
+        return ahead == bytes(len(ahead))
 
     def _was_durable(self, offset: int) -> bool:
         """Whether some whole record further on was written when the bytes at ``offset`` were durable."""
@@ -146,7 +164,7 @@ class LogScan:
         """Bytes of the file, fewer at its end, read through a window."""
         begin = offset - self._window_at
         if begin < 0 or begin + size_bytes > len(self._window):
-            buffer = bytearray(max(size_bytes, min(_WINDOW_BYTES, max(0, self._reader.size_bytes - offset))))
+            buffer = bytearray(max(size_bytes, min(self._window_bytes, max(0, self._reader.size_bytes - offset))))
             count = self._reader.pread_up_to(buffer, offset)
             self._window = bytes(memoryview(buffer)[:count])
             self._window_at = offset

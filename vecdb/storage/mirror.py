@@ -7,19 +7,22 @@ and checksummed, or it is Corruption. Format: ``docs/formats/lmdb.md``.
 from __future__ import annotations
 
 import struct
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.storage.checksum import checksum64
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
+from vecdb.storage.environment import DATA_NAME, Fingerprint, file_digest
 
 _MAGIC: Final = b"VECDBMIR"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<8sIIQQQQ")
 """magic, version, zero, environment id, generation, digest, payload bytes."""
 _CHECKSUM: Final = struct.Struct("<Q")
+_SETTLING_LOOKS: Final = 20
+_SETTLING_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,20 @@ def read_mirror(directory: MmapDirectory, name: str) -> Mirror | None:
     if _CHECKSUM.unpack_from(data, end)[0] != checksum64(data[:end]):
         raise Corruption(f"{path} is damaged at or after offset {payload_at}", field=path, value=payload_at)
     return Mirror(data[payload_at:end], Fingerprint(environment_id, generation, digest))
+
+
+def settled_mirror(directory: MmapDirectory, name: str) -> Mirror | None:
+    """The mirror, at a moment at which the environment is what it says; raises as ``read_mirror`` does.
+
+    For who reads while the owner writes: between a commit and its mirror the environment would have to be read through
+    before it is trusted. An owner that was stopped or killed there leaves them different, and is not waited for.
+    """
+    for _ in range(_SETTLING_LOOKS):
+        mirror = read_mirror(directory, name)
+        if mirror is None:
+            return None
+        with directory.open_reader(DATA_NAME) as reader:
+            if file_digest(reader) == mirror.fingerprint.digest:
+                return mirror
+        time.sleep(_SETTLING_S)
+    return mirror

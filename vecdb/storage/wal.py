@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -28,6 +29,7 @@ from vecdb.storage.log_format import (
     LogHeader,
     LogName,
     Predecessor,
+    decode_record_header,
     padded,
 )
 from vecdb.storage.log_scan import LogScan
@@ -108,6 +110,8 @@ class Log:
         self._file_bytes_max = file_bytes_max
         self._recovery: LogRecovery | None = None
         self._position: _Position | None = None
+        self._failed_sync: tuple[int, int] | None = None
+        self._unproven = 0
         self._active: LogFile | None = None
         self._sealed: list[_Sealed] = []
         self._predecessor = Predecessor(0, 0)
@@ -150,7 +154,8 @@ class Log:
         """(seq, payload) of every record with a seq above ``after_seq``, in order and without a gap.
 
         It must be exhausted before the first append; ``recovery`` then tells about a torn tail. A log that is open for
-        reading goes on where the last replay ended, and ends without a word at a record that is not whole yet.
+        reading goes on where the last replay ended, ends without a word at a record that is not whole yet, and gives
+        none before it is durable.
 
         Raises
         ------
@@ -158,7 +163,7 @@ class Log:
             Records are damaged or missing; the message names the file and the offset.
         Unavailable
             Open for reading only: the owner has trimmed the log meanwhile. Take the manifest again; if it did not
-            change, records are missing.
+            change, records are missing. Or the device failed to make the last records durable.
         FailedPrecondition
             A file is of a later format.
         """
@@ -167,6 +172,8 @@ class Log:
         files = self._files()
         resumed = self._resumable(files, after_seq)
         first = files.index(resumed) if resumed else self._first_needed(files, after_seq)
+        if not resumed:
+            self._unproven = 0
         headers = [self._header(file) for file in files[first:]]
         count, dropped_bytes = 0, 0
         scan: LogScan | None = None
@@ -182,7 +189,7 @@ class Log:
                 if recovering and reader.size_bytes == header.allocated_bytes > HEADER_BYTES:
                     reader.forget_cached()
                 valid_end = self._valid_end(header, following)
-                for seq, payload in scan.records(valid_end, live=self._directory.read_only):
+                for seq, payload in self._records(reader, scan, valid_end):
                     if seq > after_seq:
                         count += 1
                         yield seq, payload
@@ -194,6 +201,53 @@ class Log:
             sealed.append(_Sealed(header.name, scan.last_seq, scan.offset))
             dropped_bytes = scan.dropped_bytes
         self._finish_replay(scan, sealed, LogRecovery(count, after_seq, dropped_bytes, None, None))
+
+    def _records(self, reader: FileReader, scan: LogScan, valid_end: int | None) -> Iterator[tuple[int, bytes]]:
+        """The records of one file; to a reader only durable ones, whether their writer has synced them or not.
+
+        A file with a successor is durable up to its valid end, and every record up to the ``synced_before`` of a later
+        one. For the others, which are those of the last group, this process asks the system.
+        """
+        if not self._directory.read_only or valid_end is not None:
+            self._unproven = 0
+            yield from scan.records(valid_end, live=self._directory.read_only)
+            return
+        self._require_unproven(reader, scan)
+        waiting: deque[tuple[int, int, tuple[int, bytes]]] = deque()
+        begin = scan.offset
+        for record in scan.records(None, live=True):
+            waiting.append((begin, scan.offset, record))
+            begin = scan.offset
+            if scan.synced_before > self._unproven:
+                self._unproven = 0
+            while waiting and waiting[0][1] <= scan.synced_before:
+                yield waiting.popleft()[2]
+        if waiting:
+            self._make_durable(reader)
+            self._unproven = self._unproven or waiting[0][0]
+        for _begin, _end, record in waiting:
+            yield record
+
+    def _require_unproven(self, reader: FileReader, scan: LogScan) -> None:
+        """See to it that the last records given are still there: a group that had no space left is taken back."""
+        if self._unproven:
+            found = reader.pread(RECORD_HEADER_BYTES, self._unproven)
+            if decode_record_header(found, scan.header.file_id, self._unproven) is None:
+                raise Corruption(
+                    f"{reader.path} has no record at offset {self._unproven} any more",
+                    field=str(reader.path),
+                    value=self._unproven,
+                )
+
+    def _make_durable(self, reader: FileReader) -> None:
+        """Sync a file that another process writes; once that failed, a later success would prove nothing."""
+        if reader.identity == self._failed_sync:
+            raise Unavailable(f"the last records of {reader.path} could not be made durable", field=str(reader.path))
+        try:
+            reader.sync()
+        except VecdbError:
+            self._failed_sync = reader.identity
+            raise
 
     def append(self, records: Sequence[tuple[int, Payload]]) -> None:
         """Append a group of records by one write. They are durable after ``sync``.
