@@ -14,6 +14,7 @@ from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.quarantine import QUARANTINE, REPAIRING, refuse_unfinished
 from vecdb.engine.recovery import create_collection_files
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
@@ -55,6 +56,7 @@ class EmbeddedDatabase(Database):
         kernels: Kernels,
     ) -> None:
         self.path = directory.path
+        self._root = directory
         self.database_id = database_id
         self.kernels = kernels
         self._options = options
@@ -107,11 +109,14 @@ class EmbeddedDatabase(Database):
             )
         lock = DirectoryLock.acquire(root)
         try:
+            refuse_unfinished(root)
             new = not root.exists(MARKER)
-            if new and COLLECTIONS in root.children() and root.child(COLLECTIONS, create=False).children():
+            if new and _lived_in(root):
                 # Collections are made after the marker, so this is no interrupted creation: something was lost.
                 raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
             # The marker is written last: a directory with a marker has a whole catalogue.
+            if not new and CATALOGUE not in root.children():
+                raise Corruption(f"{root.path / CATALOGUE} is missing", field=str(root.path / CATALOGUE))
             catalogue = Catalogue.open(root.child(CATALOGUE, create=new), create=new)
             try:
                 marker = write_marker(root) if new else read_marker(root)
@@ -122,8 +127,10 @@ class EmbeddedDatabase(Database):
             except BaseException:
                 catalogue.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, Corruption):
+                raise _with_remedy(error, root) from error
             raise
         return database
 
@@ -214,8 +221,14 @@ class EmbeddedDatabase(Database):
         return self._open.lease(collection_id)
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
-        directory = self._collections.child(collection_id, create=False)
-        return OpenCollection(directory, collection_id, self._options, self.kernels, self._threads)
+        try:
+            if collection_id not in self._collections.children():
+                where = str(self._collections.path / collection_id)
+                raise Corruption(f"{where} is missing", field=where)
+            directory = self._collections.child(collection_id, create=False)
+            return OpenCollection(directory, collection_id, self._options, self.kernels, self._threads)
+        except Corruption as error:
+            raise _with_remedy(error, self._root) from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -234,6 +247,25 @@ def _not_found(name: str) -> NotFound:
     return NotFound(f"no collection {name!r}", field="collection", value=name)
 
 
+def _with_remedy(error: Corruption, root: MmapDirectory) -> Corruption:
+    """The same error, saying what to do: whoever opens a database is told, and need not read on."""
+    return Corruption(
+        f"{error.message}; `vecdb check {root.path}` tells what is damaged, `vecdb repair {root.path}` mends it",
+        field=error.field,
+        limit=error.limit,
+        value=error.value,
+    )
+
+
 def _foreign(root: MmapDirectory) -> bool:
-    """Whether the directory holds what an interrupted creation of a database would not have left."""
-    return bool(set(root.names()) - {LOCK}) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS})
+    """Whether the directory holds what no database, complete or not, has in it."""
+    strange = set(root.names()) - {LOCK, REPAIRING}
+    return bool(strange) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS, QUARANTINE})
+
+
+def _lived_in(root: MmapDirectory) -> bool:
+    """Whether there is what only a database has that was opened before."""
+    children = root.children()
+    return QUARANTINE in children or (
+        COLLECTIONS in children and bool(root.child(COLLECTIONS, create=False).children())
+    )

@@ -119,6 +119,9 @@ def open_collection_state(
 ) -> CollectionState:
     """The state of a collection as its files and its log tell it."""
     metadata, manifest = read_manifest(directory, collection_id)
+    if LOG not in directory.children():
+        metadata.close()
+        raise Corruption(f"{directory.path / LOG} is missing", field=str(directory.path / LOG))
     events = Events(manifest.collection)
     log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
     try:
