@@ -163,7 +163,7 @@ def _entries(
         if len(header) <= BLOCK_BYTES <= min(entry.offset for entry in entries):
             block = header.ljust(BLOCK_BYTES, b"\0")
             if block_checksums(block, ref.file_id, 0)[0] == int(stored[0]):
-                return entries
+                return decode_header(block, ref.file_id, len(body))[1]
     return None
 
 
