@@ -23,7 +23,7 @@ from vecdb.storage.mirror import read_mirror, write_mirror
 from vecdb.types import PointId
 
 DOCS, OTHER = "docs", "other"
-BATCHES = 34
+BATCHES = 38
 SEED = 5
 SNAPSHOT = "before"
 
@@ -52,6 +52,21 @@ def build(path: Path, *, batches: int = BATCHES, seed: int = SEED, snapshot: boo
                 handle.wait_indexed(60)
         database.close()
     return state
+
+
+def state_at(seq: int | None = None, *, batches: int = BATCHES, seed: int = SEED) -> tuple[State, int]:
+    """The model as of a write, the last one by default, and the number of that write: what changes nothing has none."""
+    state: State = {}
+    count = 0
+    for number in range(batches):
+        each = batch(seed, 0, number)
+        after = applied(state, each)
+        changes = bool(each.points) or after.keys() != state.keys()
+        if changes and count == seq:
+            break
+        count += changes
+        state = after
+    return state, count
 
 
 def collection_path(path: Path, name: str = DOCS) -> Path:

