@@ -23,7 +23,7 @@ def payload(seq: int) -> bytes:
 
 
 def log_in(path: Path) -> Log:
-    return Log(MmapDirectory.open(path, FileSystem(), create=True), file_bytes_first=2_000, file_bytes_max=4_000)
+    return Log(MmapDirectory.open(path, FileSystem(), create=True), file_bytes_first=1_000, file_bytes_max=2_000)
 
 
 @pytest.fixture(scope="module")

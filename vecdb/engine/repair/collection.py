@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -19,61 +19,36 @@ from vecdb.engine.applied import KEPT_REQUESTS_MAX, KEPT_US
 from vecdb.engine.liveness import History, live_rows
 from vecdb.engine.log_record import AppliedRequest, decode_record
 from vecdb.engine.manifest import (
-    LIVE_PREFIX,
     MANIFEST_KEY,
-    REQUEST_PREFIX,
     Manifest,
     SnapshotEntry,
     changed_live_chunks,
     live_keys,
-    read_live_rows,
     request_key,
 )
 from vecdb.engine.quarantine import Quarantine
 from vecdb.engine.recovery import METADATA_FILES
+from vecdb.engine.repair.metadata import Metadata, find_metadata
 from vecdb.engine.repair.remains import SegmentRemains
 from vecdb.engine.repair.report import Action, Loss
 from vecdb.engine.repair.rewrite import Journal, Rewrite
 from vecdb.engine.snapshot_file import read_live, write_live
 from vecdb.engine.state import LOG, MIRROR
-from vecdb.errors import Corruption, NotFound
+from vecdb.errors import Corruption
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import check_against_schema
 from vecdb.segment.ids import id_of
 from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
 from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore, write_environment
 from vecdb.storage.log_salvage import LogCut, examine_log
-from vecdb.storage.mirror import Mirror, read_mirror, write_mirror
+from vecdb.storage.mirror import write_mirror
 from vecdb.types import PointId, SegmentId
 
 REBUILT_GENERATIONS = 1 << 20
 """A rebuilt environment is so many generations ahead, so that no copy from before the repair passes for a newer one."""
 
 _DERIVED = frozenset({Role.CODES, Role.GRAPH})
-
-
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    """What is known of a collection as of its last commit.
-
-    Attributes
-    ----------
-    live
-        The live rows by segment; ``None`` where they have to be rebuilt.
-    fingerprint
-        What the environment is expected to be; ``None`` where the mirror cannot say.
-    data_lost, mirror_lost
-        Why the environment or the mirror is of no use; empty where it is.
-    """
-
-    manifest: Manifest
-    live: Mapping[int, LiveRows] | None
-    requests: Sequence[AppliedRequest]
-    fingerprint: Fingerprint | None
-    data_lost: str
-    mirror_lost: str
 
 
 class CollectionRepair:
@@ -99,7 +74,7 @@ class CollectionRepair:
         self._collections = collections
         self._kernels = kernels
         self._resumed = resumed
-        self._metadata: _Metadata | None = None
+        self._metadata: Metadata | None = None
         self._journal_requests: list[bytes] = []
         self._rewrites: dict[frozenset[str], Rewrite] = {}
         self._live: dict[int, LiveRows] = {}
@@ -166,27 +141,11 @@ class CollectionRepair:
             for name in sorted(unnamed):
                 self._tell(f"{self._place}/{name}", "nothing names it since the repair was interrupted", "quarantine")
 
-    def _find_metadata(self, directory: MmapDirectory) -> _Metadata | None:
-        mirror, mirror_lost = self._read_mirror(directory)
-        values, data_lost = self._read_environment(directory, mirror)
-        manifest: Manifest | None = None
-        live: dict[int, LiveRows] | None = None
-        requests: list[AppliedRequest] = []
-        where = str(directory.path_of(DATA_NAME))
-        if values is not None:
-            try:
-                manifest = self._manifest(values.get(MANIFEST_KEY, b""), where)
-                chunks = {key: value for key, value in values.items() if key.startswith(LIVE_PREFIX)}
-                live = {each.segment_id: read_live_rows(each, chunks, where) for each in manifest.segments}
-                requests = [
-                    AppliedRequest.decode(value) for key, value in values.items() if key.startswith(REQUEST_PREFIX)
-                ]
-            except (Corruption, DecodeError) as error:
-                manifest, live, requests, data_lost = None, None, [], str(error)
-        if manifest is None and mirror is not None:
-            manifest = self._manifest(mirror.payload, str(directory.path_of(MIRROR)))
-        if manifest is None:
-            self.hopeless = f"{data_lost}; {mirror_lost}"
+    def _find_metadata(self, directory: MmapDirectory) -> Metadata | None:
+        try:
+            metadata = find_metadata(directory, self.collection_id)
+        except Corruption as error:
+            self.hopeless = error.message
             self._tell(
                 self._place,
                 self.hopeless,
@@ -194,47 +153,15 @@ class CollectionRepair:
             )
             self._lose("collection", f"collection {self.name or self.collection_id!r} and all in it")
             return None
-        if data_lost:
-            self._tell(f"{self._place}/{DATA_NAME}", data_lost, "quarantine; rebuilt from the mirror and the segments")
-        if mirror_lost:
-            self._tell(f"{self._place}/{MIRROR}", mirror_lost, "quarantine; written again from the metadata")
-        return _Metadata(
-            manifest, live, requests, None if mirror is None else mirror.fingerprint, data_lost, mirror_lost
-        )
+        for name, lost, remedy in (
+            (DATA_NAME, metadata.data_lost, "quarantine; rebuilt from the mirror and the segments"),
+            (MIRROR, metadata.mirror_lost, "quarantine; written again from the metadata"),
+        ):
+            if lost:
+                self._tell(f"{self._place}/{name}", lost, remedy)
+        return metadata
 
-    def _read_mirror(self, directory: MmapDirectory) -> tuple[Mirror | None, str]:
-        try:
-            mirror = read_mirror(directory, MIRROR)
-            if mirror is None:
-                return None, f"{directory.path_of(MIRROR)} is missing"
-            self._manifest(mirror.payload, str(directory.path_of(MIRROR)))
-        except Corruption as error:
-            return None, error.message
-        return mirror, ""
-
-    def _read_environment(
-        self, directory: MmapDirectory, mirror: Mirror | None
-    ) -> tuple[dict[bytes, bytes] | None, str]:
-        try:
-            store = LmdbStore.open(directory, expected=None if mirror is None else mirror.fingerprint)
-        except (Corruption, NotFound) as error:
-            return None, error.message
-        try:
-            return dict(store.items()), ""
-        except Corruption as error:
-            return None, error.message
-        finally:
-            store.close()
-
-    def _manifest(self, encoded: bytes, where: str) -> Manifest:
-        if not encoded:
-            raise Corruption(f"{where}: the metadata holds no manifest", field=where)
-        manifest = Manifest.decode(encoded, where)
-        if manifest.collection_id != self.collection_id:
-            raise Corruption(f"{where} belongs to collection {manifest.collection_id}", field=where)
-        return manifest
-
-    def _diagnose_segments(self, directory: MmapDirectory, metadata: _Metadata) -> None:
+    def _diagnose_segments(self, directory: MmapDirectory, metadata: Metadata) -> None:
         manifest = metadata.manifest
         found: dict[frozenset[str], SegmentRemains] = {}
         for entry in (*manifest.segments, *(each for kept in manifest.snapshots for each in kept.segments)):
@@ -246,7 +173,7 @@ class CollectionRepair:
         self._journal_requests = [encoded for remains in current for encoded in remains.requests]
         old_live = metadata.live
         if old_live is None:
-            old_live = live_rows([_history(each) for each in current], manifest.hash_key, manifest.flushed_seq)
+            old_live = live_rows([each.history() for each in current], manifest.hash_key, manifest.flushed_seq)
         next_id = manifest.next_segment_id
         for key, remains in found.items():
             if not remains.damaged:
@@ -270,7 +197,7 @@ class CollectionRepair:
         for snapshot in manifest.snapshots:
             self._diagnose_snapshot(directory, snapshot, found, manifest)
 
-    def _rewrite(self, remains: SegmentRemains, live: LiveRows | None, next_id: int, metadata: _Metadata) -> Rewrite:
+    def _rewrite(self, remains: SegmentRemains, live: LiveRows | None, next_id: int, metadata: Metadata) -> Rewrite:
         entry = remains.entry
         kept = np.ones(remains.rows, np.bool_)
         seqs = remains.seqs
@@ -301,7 +228,7 @@ class CollectionRepair:
         histories: list[History] = []
         for remains in current:
             rewrite = self._rewrites.get(_rows_of(remains.entry))
-            histories.append(_history(remains) if rewrite is None else _history_after(rewrite))
+            histories.append(remains.history() if rewrite is None else rewrite.history())
         again = live_rows(histories, manifest.hash_key, manifest.flushed_seq)
         back: list[bytes] = []
         for history in histories:
@@ -332,7 +259,7 @@ class CollectionRepair:
         except Corruption as error:
             rewritten = True
             self._tell(f"{self._place}/{snapshot.live.name}", error.message, "quarantine; rebuilt from the segments")
-            live = live_rows([_history(each) for each in parts], manifest.hash_key, snapshot.seq)
+            live = live_rows([each.history() for each in parts], manifest.hash_key, snapshot.seq)
         if not rewritten:
             return
         self._snapshots_rewritten.add(snapshot.name)
@@ -408,7 +335,7 @@ class CollectionRepair:
             self._tell(f"{self._place}/{name}", reason, remedy)
 
     def _tell_lost_rows(
-        self, remains: SegmentRemains, rewrite: Rewrite, live: LiveRows | None, metadata: _Metadata
+        self, remains: SegmentRemains, rewrite: Rewrite, live: LiveRows | None, metadata: Metadata
     ) -> None:
         number = remains.entry.segment_id
         lost = np.ones(remains.rows, np.bool_)
@@ -433,7 +360,7 @@ class CollectionRepair:
 
     # What to do about it.
 
-    def _commit(self, directory: MmapDirectory, metadata: _Metadata, kept: MmapDirectory) -> None:
+    def _commit(self, directory: MmapDirectory, metadata: Metadata, kept: MmapDirectory) -> None:
         """Write new files, then the metadata that names them."""
         manifest = metadata.manifest
         if not (self._rewrites or self._snapshots_rewritten or metadata.data_lost or metadata.mirror_lost):
@@ -468,7 +395,7 @@ class CollectionRepair:
         return replace(snapshot, segments=segments, live=live)
 
     def _write_environment(
-        self, directory: MmapDirectory, metadata: _Metadata, live: Mapping[int, LiveRows], kept: MmapDirectory
+        self, directory: MmapDirectory, metadata: Metadata, live: Mapping[int, LiveRows], kept: MmapDirectory
     ) -> None:
         assert metadata.fingerprint is not None
         encoded = self._after.encode()
@@ -487,7 +414,7 @@ class CollectionRepair:
         write_mirror(directory, MIRROR, encoded, fingerprint)
 
     def _change_environment(
-        self, directory: MmapDirectory, metadata: _Metadata, live: Mapping[int, LiveRows], kept: MmapDirectory
+        self, directory: MmapDirectory, metadata: Metadata, live: Mapping[int, LiveRows], kept: MmapDirectory
     ) -> None:
         if metadata.mirror_lost:
             directory.move(MIRROR, kept)
@@ -522,37 +449,6 @@ class CollectionRepair:
 def _rows_of(entry: SegmentEntry) -> frozenset[str]:
     """The files that hold the rows of a segment; entries that differ in derived files only have the same."""
     return frozenset(file.ref.name for file in entry.files if file.role not in _DERIVED)
-
-
-def _history(remains: SegmentRemains) -> History:
-    """The rows whose ids can be read. One without a seq counts as new as it can be: no older row is to come back."""
-    rows = np.flatnonzero(remains.key_whole)
-    seqs = np.where(remains.seq_whole, remains.seqs, np.uint64(remains.entry.seq_last))
-    return History(
-        remains.entry.segment_id,
-        remains.rows,
-        rows,
-        remains.hashes_of(rows),
-        seqs[rows],
-        remains.key_at,
-        remains.deleted_keys,
-        remains.deleted_seqs,
-    )
-
-
-def _history_after(rewrite: Rewrite) -> History:
-    remains, kept = rewrite.remains, rewrite.kept
-    journal = rewrite.journal
-    return History(
-        rewrite.segment_id,
-        rewrite.rows,
-        np.arange(rewrite.rows),
-        remains.hashes_of(kept),
-        rewrite.seqs[kept],
-        lambda row: remains.key_at(int(kept[row])),
-        remains.deleted_keys if journal is None else journal.keys,
-        remains.deleted_seqs if journal is None else journal.seqs,
-    )
 
 
 def _ids(remains: SegmentRemains, rows: np.ndarray) -> tuple[tuple[PointId, ...], int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vecdb.engine.fitting import misfits
+from vecdb.engine.liveness import History
 from vecdb.errors import Corruption
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
@@ -116,6 +117,21 @@ class SegmentRemains:
     def hashes_of(self, rows: I64Array) -> U64Array:
         """The hashes of the ids of some rows."""
         return hash_keys([self._keys[row] for row in rows.tolist()], self._hash_key)
+
+    def history(self) -> History:
+        """The rows whose ids can be read; one without a seq is as new as it can be, so that no older one comes back."""
+        rows = np.flatnonzero(self.key_whole)
+        seqs = np.where(self.seq_whole, self.seqs, np.uint64(self.entry.seq_last))
+        return History(
+            self.entry.segment_id,
+            self.rows,
+            rows,
+            self.hashes_of(rows),
+            seqs[rows],
+            self.key_at,
+            self.deleted_keys,
+            self.deleted_seqs,
+        )
 
     def vectors_of(self, name: str, kept: I64Array) -> tuple[F32Array, F32Array | None, I64Array | None]:
         """Vectors, norms and the places in ``kept`` (ascending rows) of those that have a vector; ``None``: all do."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vecdb.bitmap import Bitmap, LiveRows
+from vecdb.engine.liveness import History
 from vecdb.engine.repair.remains import SegmentRemains
 from vecdb.index.codes import ScalarCodes
 from vecdb.kernels.protocol import Kernels
@@ -62,6 +63,20 @@ class Rewrite:
     def live(self, old: LiveRows) -> LiveRows:
         """The same set of rows by their new numbers."""
         return LiveRows.from_bitmap(Bitmap.from_bools(old.bitmap().bools()[self.kept]))
+
+    def history(self) -> History:
+        """What the segment will tell about ids."""
+        remains, kept, journal = self.remains, self.kept, self.journal
+        return History(
+            self.segment_id,
+            self.rows,
+            np.arange(self.rows),
+            remains.hashes_of(kept),
+            self.seqs[kept],
+            lambda row: remains.key_at(int(kept[row])),
+            remains.deleted_keys if journal is None else journal.keys,
+            remains.deleted_seqs if journal is None else journal.seqs,
+        )
 
     def write(self, directory: MmapDirectory, kernels: Kernels) -> SegmentEntry | None:
         """Write the files; the entry to name them by, ``None`` where nothing is left."""
