@@ -1,8 +1,8 @@
 """The command line: ``vecdb COMMAND``, one module a command, loaded only when that command is run.
 
-Exit status: 0 done; 1 an error, or ``check`` and ``demo`` found a promise broken; 2 wrong options or arguments;
-130 interrupted; 141 whoever read the output went away. An error is one line on standard error, with ``--json`` one JSON
-object; never a traceback.
+Exit status: 0 done; 1 an error, or ``check`` and ``demo`` found a promise broken; 2 wrong options or arguments; 3
+``repair`` was not told to go on; 130 interrupted; 141 whoever read the output went away. An error is one line on
+standard error, with ``--json`` one JSON object; never a traceback.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COMMANDS = {
     "search": ("vecdb.cli.search", "find the nearest points of a collection"),
     "stats": ("vecdb.cli.stats", "what a database holds and what is on disk"),
     "check": ("vecdb.cli.check", "read and verify every byte of a database"),
+    "repair": ("vecdb.cli.repair", "rebuild what can be derived, quarantine what is damaged, say what is lost"),
     "compact": ("vecdb.cli.compact", "give the space of deleted and replaced points back"),
     "snapshot": ("vecdb.cli.snapshot", "keep what a collection holds now under a name"),
     "bench": ("vecdb.bench.command", "measure vecdb beside other engines"),
@@ -41,7 +42,7 @@ EPILOG = """\
 settings: a flag wins over an environment variable (VECDB_PATH, VECDB_ADDRESS ...),
 which wins over the TOML file named by --config or VECDB_CONFIG.
 
-exit status: 0 done, 1 failed or problem found, 2 wrong usage, 130 interrupted.
+exit status: 0 done, 1 failed or problem found, 2 wrong usage, 3 repair not confirmed, 130 interrupted.
 """
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from vecdb.cli.settings import Settings, add_config_argument
@@ -50,9 +49,7 @@ def run(namespace: argparse.Namespace) -> int:
         report = check_database(path, progress=progress)
     seconds = time.perf_counter() - start
     if namespace.json:
-        print(
-            json.dumps({"ok": report.ok, **asdict(report), "seconds": round(seconds, 3)}, ensure_ascii=False, indent=2)
-        )
+        print(json.dumps({**report.as_object(), "seconds": round(seconds, 3)}, ensure_ascii=False, indent=2))
         return 0 if report.ok else EXIT_PROBLEMS
     for problem in report.problems:
         print(f"{problem.file}: {problem.message}")

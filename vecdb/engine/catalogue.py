@@ -7,20 +7,23 @@ without an entry are what interrupted creations and drops left, and are removed 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
 from vecdb.engine.events import logger
 from vecdb.errors import Corruption, VecdbError
+from vecdb.storage.checksum import random_id
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.lmdb_store import LmdbStore
+from vecdb.storage.lmdb_store import Fingerprint, LmdbStore, write_environment
 from vecdb.storage.mirror import read_mirror, settled_mirror, write_mirror
 from vecdb.v1 import log_pb2
 
 CATALOGUE_MIRROR = "mirror"
 _PREFIX = b"collection/"
+_NAME_TAG = 0x0A
+"""What the field ``name`` of an encoded ``CatalogueEntry`` begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,7 @@ class Catalogue:
             raise Corruption(f"{where}: the catalogue's mirror is missing", field=f"{where}/{CATALOGUE_MIRROR}")
         store = LmdbStore.open(directory, expected=None if mirror is None else mirror.fingerprint)
         try:
-            entries: dict[str, CatalogueEntry] = {}
-            for key, value in store.items(_PREFIX):
-                entry = _decode(value, where)
-                if key != _key(entry.collection_id):
-                    raise Corruption(f"{where}: entry {key!r} is of {entry.collection_id}", field=f"{where}/data.mdb")
-                entries[entry.name] = entry
-            catalogue = cls(directory, store, entries)
+            catalogue = cls(directory, store, entries_of(store, where))
             if not directory.read_only and (mirror is None or store.fingerprint() != mirror.fingerprint):
                 catalogue._write_mirror()
         except BaseException:
@@ -84,10 +81,7 @@ class Catalogue:
     def add(self, name: str, collection_id: str) -> CatalogueEntry:
         """Make a collection exist; durable on return."""
         entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000)
-        encoded = log_pb2.CatalogueEntry(
-            name=name, collection_id=collection_id, created_us=entry.created_us
-        ).SerializeToString(deterministic=True)
-        self._store.commit({_key(collection_id): encoded})
+        self._store.commit({_key(collection_id): _encode(entry)})
         self._entries = {**self._entries, name: entry}
         self._write_mirror()
         return entry
@@ -110,6 +104,92 @@ class Catalogue:
             write_mirror(self._directory, CATALOGUE_MIRROR, payload, self._store.fingerprint())
         except VecdbError as error:
             logger.warning("catalogue_mirror_not_written error=%s", type(error).__name__)
+
+
+def entries_of(store: LmdbStore, where: str) -> dict[str, CatalogueEntry]:
+    """The entries of an open environment by name.
+
+    Raises
+    ------
+    Corruption
+        One of them cannot be read.
+    """
+    entries: dict[str, CatalogueEntry] = {}
+    for key, value in store.items(_PREFIX):
+        entry = _decode(value, where)
+        if key != _key(entry.collection_id):
+            raise Corruption(f"{where}: entry {key!r} is of {entry.collection_id}", field=f"{where}/data.mdb")
+        entries[entry.name] = entry
+    return entries
+
+
+def decode_mirrored(payload: bytes, where: str) -> list[CatalogueEntry]:
+    """The entries that a mirror holds, one encoded message after the other.
+
+    Raises
+    ------
+    Corruption
+        They cannot be read.
+    """
+    entries: list[CatalogueEntry] = []
+    at = 0
+    while at < len(payload):
+        end = _entry_end(payload, at)
+        entry = _decode(payload[at:end], where)
+        if end <= at or not entry.name or not entry.collection_id:
+            raise Corruption(f"{where}: the entries cannot be read", field=where, value=at)
+        entries.append(entry)
+        at = end
+    return entries
+
+
+def _entry_end(payload: bytes, begin: int) -> int:
+    """Where the message that begins there ends: before the next field that is a name, which is the first of each."""
+    at = begin
+    while at < len(payload) and (at == begin or payload[at] != _NAME_TAG):
+        is_bytes = payload[at] & 7 == 2
+        value, at = _varint(payload, at + 1)
+        if is_bytes:
+            at += value
+    return min(at, len(payload))
+
+
+def _varint(payload: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(payload):
+        byte = payload[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return value, at
+
+
+def write_catalogue(
+    directory: MmapDirectory, entries: Iterable[CatalogueEntry], before: Fingerprint | None, generations: int
+) -> None:
+    """Put a catalogue of these entries, and its mirror, in the place of whatever is there.
+
+    Parameters
+    ----------
+    before
+        What is known of the environment that was there; the new one is so many ``generations`` ahead of it.
+    """
+    values = {_key(each.collection_id): _encode(each) for each in sorted(entries, key=lambda each: each.collection_id)}
+    fingerprint = write_environment(
+        directory,
+        values,
+        environment_id=random_id() if before is None else before.environment_id,
+        generation=generations + (0 if before is None else before.generation),
+    )
+    write_mirror(directory, CATALOGUE_MIRROR, b"".join(values.values()), fingerprint)
+
+
+def _encode(entry: CatalogueEntry) -> bytes:
+    return log_pb2.CatalogueEntry(
+        name=entry.name, collection_id=entry.collection_id, created_us=entry.created_us
+    ).SerializeToString(deterministic=True)
 
 
 def _key(collection_id: str) -> bytes:

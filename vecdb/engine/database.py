@@ -16,6 +16,7 @@ from vecdb.engine.events import Events
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.quarantine import QUARANTINE, REPAIRING, refuse_unfinished
 from vecdb.engine.recovery import create_collection_files, open_collection_state
 from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.store import OpenCollection
@@ -60,6 +61,7 @@ class EmbeddedDatabase(Database):
         resources: Resources,
     ) -> None:
         self.path = directory.path
+        self._root = directory
         self.database_id = database_id
         self.kernels = kernels
         self._options = options
@@ -114,8 +116,11 @@ class EmbeddedDatabase(Database):
         lock = DirectoryLock.acquire(root)
         events = Events("")
         try:
+            refuse_unfinished(root)
             new = not root.exists(MARKER)
             require_no_collections(root)
+            if not new and CATALOGUE not in root.children():
+                raise Corruption(f"{root.path / CATALOGUE} is missing", field=str(root.path / CATALOGUE))
             reserve = Reserve(root, options.reserve_size_bytes)
             # The marker is written last: a directory with a marker has a whole catalogue.
             directory = root.child(CATALOGUE, create=new)
@@ -137,8 +142,10 @@ class EmbeddedDatabase(Database):
             except BaseException:
                 catalogue.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, Corruption):
+                raise _with_remedy(error, root) from error
             raise
         return database
 
@@ -236,10 +243,16 @@ class EmbeddedDatabase(Database):
         return self._open.lease(collection_id)
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
-        directory = self._collections.child(collection_id, create=False)
-        state = open_collection_state(directory, collection_id, self._options, self.kernels, self._resources)
-        opened = OpenCollection(state, self._threads)
-        opened.start()
+        try:
+            if collection_id not in self._collections.children():
+                where = str(self._collections.path / collection_id)
+                raise Corruption(f"{where} is missing", field=where)
+            directory = self._collections.child(collection_id, create=False)
+            state = open_collection_state(directory, collection_id, self._options, self.kernels, self._resources)
+            opened = OpenCollection(state, self._threads)
+            opened.start()
+        except Corruption as error:
+            raise _with_remedy(error, self._root) from error
         return opened
 
     def _check_open(self) -> None:
@@ -260,7 +273,7 @@ def require_no_collections(root: MmapDirectory) -> None:
 
     They are made after the marker, so that is no interrupted creation: something was lost.
     """
-    if not root.exists(MARKER) and COLLECTIONS in root.children() and root.child(COLLECTIONS, create=False).children():
+    if not root.exists(MARKER) and _lived_in(root):
         raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
 
 
@@ -269,6 +282,25 @@ def no_such_collection(name: str) -> NotFound:
     return NotFound(f"no collection {name!r}", field="collection", value=name)
 
 
+def _with_remedy(error: Corruption, root: MmapDirectory) -> Corruption:
+    """The same error, saying what to do: whoever opens a database is told, and need not read on."""
+    return Corruption(
+        f"{error.message}; `vecdb check {root.path}` tells what is damaged, `vecdb repair {root.path}` mends it",
+        field=error.field,
+        limit=error.limit,
+        value=error.value,
+    )
+
+
 def _foreign(root: MmapDirectory) -> bool:
-    """Whether the directory holds what an interrupted creation of a database would not have left."""
-    return bool(set(root.names()) - {LOCK, RESERVE_NAME}) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS})
+    """Whether the directory holds what no database, complete or not, has in it."""
+    strange = set(root.names()) - {LOCK, REPAIRING, RESERVE_NAME}
+    return bool(strange) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS, QUARANTINE})
+
+
+def _lived_in(root: MmapDirectory) -> bool:
+    """Whether there is what only a database has that was opened before."""
+    children = root.children()
+    return QUARANTINE in children or (
+        COLLECTIONS in children and bool(root.child(COLLECTIONS, create=False).children())
+    )

@@ -25,6 +25,7 @@ from vecdb.engine.events import logger
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.quarantine import refuse_unfinished
 from vecdb.engine.replica import CollectionReplica, refuse
 from vecdb.engine.threads import Threads
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
@@ -103,6 +104,7 @@ class ReadOnlyDatabase(Database):
         """
         options = options or EngineOptions()
         root = MmapDirectory.open(Path(path), file_system or FileSystem(), create=False, read_only=True)
+        refuse_unfinished(root)
         require_no_collections(root)
         if not root.exists(MARKER):
             raise NotFound(f"there is no database in {root.path}", field="path", value=root.path)

@@ -128,6 +128,9 @@ def open_collection_state(
     # A commit that was interrupted may have to be completed, though the disk is full.
     metadata, manifest = resources.reserve.spent_on(lambda: read_manifest(directory, collection_id), events.report)
     events.collection = manifest.collection
+    if LOG not in directory.children():
+        metadata.close()
+        raise Corruption(f"{directory.path / LOG} is missing", field=str(directory.path / LOG))
     log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
     try:
         live_chunks = dict(metadata.items(LIVE_PREFIX))

@@ -101,6 +101,7 @@ class CollectionState:
         self.stopped_by: BaseException | None = None
         """The failure that stopped the writer for good."""
         self._damaged: set[str] = set()
+        self._superseded: set[str] = set()
         self._telling = threading.Lock()
         self._commit_lock = threading.Lock()
         self._next_segment_id = manifest.next_segment_id
@@ -280,5 +281,9 @@ class CollectionState:
                     self.stop_writing(error)
             else:
                 self.mirror_behind = False
-            self.files.retire(before.file_names() - manifest.file_names())
+            self._superseded |= before.file_names() - manifest.file_names()
+            if not self.mirror_behind:
+                # What a mirror on the disk names must stay: from it the metadata could have to be rebuilt.
+                self.files.retire(self._superseded)
+                self._superseded = set()
             return manifest

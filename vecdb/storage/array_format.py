@@ -209,12 +209,13 @@ def _read_header(
         if found != int(checksums[number]):
             raise _damage(reader, number * BLOCK_BYTES, "has a damaged header")
     try:
-        return _decode_header(header, file_id, body_bytes)
+        return decode_header(header, file_id, body_bytes)
     except (struct.error, UnicodeDecodeError, AssertionError, IndexError, ValueError) as error:
         raise _damage(reader, 0, "has a header that makes no sense") from error
 
 
-def _decode_header(header: bytes, file_id: int, body_bytes: int) -> tuple[str, tuple[Entry, ...]]:
+def decode_header(header: bytes, file_id: int, body_bytes: int) -> tuple[str, tuple[Entry, ...]]:
+    """Role and arrays from the bytes of a header; raises one of Python's errors where they make no sense."""
     magic, version, codec, _zero, _zero_too, id_inside, header_bytes, count = _PREAMBLE.unpack_from(header)
     _require(magic == MAGIC and version == VERSION and codec == CODEC_PLAIN and id_inside == file_id)
     _require(header_bytes <= len(header))

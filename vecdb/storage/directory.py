@@ -253,6 +253,20 @@ class MmapDirectory:
             self.fs.unlink(path)
         self.changed()
 
+    def move(self, name: str, target: MmapDirectory) -> None:
+        """Move a file, or a sub-directory with all in it, to a directory in which it replaces a file of its name.
+
+        Durable on return. A missing one is no error: it may have been moved before a crash.
+        """
+        self._refuse_read_only()
+        path = self.path_of(name)
+        with translating(path, "write"):
+            if self.fs.size_of(path) is not None:
+                self.fs.rename(path, target.path_of(name))
+            # The new name first: at no time may neither be durable.
+            self.fs.fsync_directory(target.path)
+            self.fs.fsync_directory(self.path)
+
     def exists(self, name: str) -> bool:
         """Whether there is a file or directory ``name``."""
         path = self.path_of(name)

@@ -117,7 +117,7 @@ class FileSystem:
         os.ftruncate(fd, size_bytes)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file another name in the same directory, replacing what had it."""
+        """Give a file another name in the same file system, replacing what had it."""
         source.rename(target)
 
     def unlink(self, path: Path) -> None:

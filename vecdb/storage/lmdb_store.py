@@ -45,7 +45,7 @@ from vecdb.storage.environment import (
 from vecdb.storage.environment_check import path_of_descriptor, verified_root, verified_root_of_copy
 from vecdb.storage.io import FILE_MODE, DiskFull, translating
 
-__all__ = ["DATA_NAME", "Fingerprint", "LmdbStore", "check_environment"]
+__all__ = ["DATA_NAME", "Fingerprint", "LmdbStore", "check_environment", "write_environment"]
 
 MAP_BYTES_DEFAULT: Final = 64 << 20
 KEY_BYTES_MAX: Final = 500
@@ -292,6 +292,22 @@ def check_environment(directory: MmapDirectory, expected: Fingerprint | None = N
     if expected is not None:
         root.require_at_least(expected, str(path))
     return root.count
+
+
+def write_environment(
+    directory: MmapDirectory, values: Mapping[bytes, bytes], *, environment_id: int, generation: int
+) -> Fingerprint:
+    """Put an environment that holds ``values`` in the place of whatever is there, atomically and durably.
+
+    No handle of it may be open. Crashed before the end, it leaves what was there.
+
+    Raises
+    ------
+    ResourceExhausted, Unavailable
+        It could not be written.
+    """
+    _replace(directory, Root(environment_id, generation, 0, 0), values, MAP_BYTES_DEFAULT)
+    return Fingerprint(environment_id, generation, _digest(directory))
 
 
 def _registry_key(directory: MmapDirectory) -> tuple[int, int]:

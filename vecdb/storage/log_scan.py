@@ -138,6 +138,10 @@ class LogScan:
 
     def _was_durable(self, offset: int) -> bool:
         """Whether some whole record further on was written when the bytes at ``offset`` were durable."""
+        return any(record.synced_before > offset for record in self.whole_records_behind(offset))
+
+    def whole_records_behind(self, offset: int) -> Iterator[RecordHeader]:
+        """The records further on than ``offset`` that are whole, wherever they begin."""
         magic = record_magic(self.header.file_id)
         for at in range(offset + ALIGNMENT, self._reader.size_bytes, _WINDOW_BYTES):
             # Windows overlap by less than a magic, so that none is missed between two of them.
@@ -146,10 +150,9 @@ class LogScan:
             while found >= 0:
                 if found % ALIGNMENT == 0:
                     record = self._whole_record(at + found, self._reader.size_bytes)
-                    if record is not None and record[0].synced_before > offset:
-                        return True
+                    if record is not None:
+                        yield record[0]
                 found = window.find(magic, found + 1)
-        return False
 
     def _used_end(self) -> int:
         """Behind the last byte that is not zero, at least ``offset``."""

@@ -6,6 +6,7 @@ checked once, so that a kernel never follows a link that leads out of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -112,23 +113,42 @@ class HnswIndex:
         return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops)
 
     def check(self) -> list[str]:
-        """Whether every row can be reached on the bottom layer, and no row links to itself or twice to another."""
+        """Whether every row can be reached on the bottom layer, and links are on all layers as a builder makes them."""
         problems: list[str] = []
         links = self.graph.links
         n = links.shape[0]
         if n == 0:
             return problems
-        own = np.flatnonzero((links == np.arange(n)[:, None]).any(axis=1))
-        if own.shape[0]:
-            problems.append(f"{own.shape[0]} rows link to themselves, the first is {own[0]}")
-        ordered = np.sort(links, axis=1)
-        twice = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1))
-        if twice.shape[0]:
-            problems.append(f"{twice.shape[0]} rows link twice to one row, the first is {twice[0]}")
-        lost = np.flatnonzero(~_reachable(links, int(self.graph.upper.rows[0])))
-        if lost.shape[0]:
-            problems.append(f"{lost.shape[0]} rows cannot be reached from the entry point, the first is {lost[0]}")
+        upper = self.graph.upper
+        problems += _told(_misplaced(links), "")
+        alone = (links < 0).all(axis=1) & (n > 1)
+        lost = ~_reachable(links, int(upper.rows[0]))
+        problems += _told({"have no links": alone, "cannot be reached from the entry point": lost}, "")
+        if np.unique(upper.rows).shape[0] != upper.rows.shape[0]:
+            problems.append("some row is on the upper layers twice")
+        # On the layers above only few rows need be reachable: the bottom layer is what answers.
+        for level, (first, end) in enumerate(itertools.pairwise(upper.level_starts.tolist()), 1):
+            problems += _told(_misplaced(upper.links[first:end]), f" on layer {level}")
         return problems
+
+
+def _misplaced(links: I32Array) -> dict[str, AnyArray]:
+    """Which rows of a layer, (n,) bool, have links that no builder makes, by what is wrong with them."""
+    ordered = np.sort(links, axis=1)
+    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    return {
+        "link to themselves": (links == np.arange(links.shape[0])[:, None]).any(axis=1),
+        "link twice to one row": repeated.any(axis=1),
+        "have a link behind the end of their links": ((links[:, 1:] >= 0) & (links[:, :-1] < 0)).any(axis=1),
+    }
+
+
+def _told(found: Mapping[str, AnyArray], where: str) -> list[str]:
+    return [
+        f"{int(rows.sum())} rows{where} {what}, the first is {int(np.argmax(rows))}"
+        for what, rows in found.items()
+        if rows.any()
+    ]
 
 
 def _reachable(links: I32Array, entry: int) -> AnyArray:
