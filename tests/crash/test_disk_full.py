@@ -46,6 +46,7 @@ class Client:
         self.collection = collection
         self.number = 0
         self.refused = 0
+        self.told = ""
         self.state: State = {}
 
     def write(self) -> bool:
@@ -54,7 +55,8 @@ class Client:
         self.number += 1
         try:
             hand_over(self.collection, each)
-        except ResourceExhausted:
+        except ResourceExhausted as error:
+            self.told = str(error)
             assert each.points, "a delete was refused"
             self.refused += 1
             return False
@@ -115,7 +117,7 @@ def test_writes_resume_after_each_of_many_full_disks(tmp_path: Path) -> None:
                 client.check()
                 client.delete_one()
             ballast.drop()
-            assert client.write_upsert(), f"cycle {cycle}: refused though there is space again"
+            assert client.write_upsert(), f"cycle {cycle}: refused though there is space again: {client.told}"
             assert (disk / "db" / RESERVE_NAME).stat().st_size == RESERVE_BYTES
         client.check()
         seen.update(client.collection.stats().events)

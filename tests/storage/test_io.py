@@ -10,7 +10,7 @@ import pytest
 from tests.storage.faults import FailingFileSystem, ShortFileSystem
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.io import FileSystem, read_up_to, translated, write_fully
+from vecdb.storage.io import DiskFull, FileSystem, read_up_to, translated, write_fully
 
 
 def descriptors() -> int:
@@ -83,8 +83,8 @@ def test_a_mapping_ends_with_its_last_view(directory: MmapDirectory) -> None:
 @pytest.mark.parametrize(
     ("number", "action", "kind"),
     [
-        (errno.ENOSPC, "write", ResourceExhausted),
-        (errno.EDQUOT, "write", ResourceExhausted),
+        (errno.ENOSPC, "write", DiskFull),
+        (errno.EDQUOT, "write", DiskFull),
         (errno.EMFILE, "read", ResourceExhausted),
         (errno.EIO, "write", Unavailable),
         (errno.EIO, "read", Corruption),

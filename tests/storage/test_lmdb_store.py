@@ -30,7 +30,7 @@ from vecdb.errors import (
 from vecdb.storage import environment_check, lmdb_store
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import Fingerprint
-from vecdb.storage.io import FileSystem
+from vecdb.storage.io import DiskFull, FileSystem
 from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore, check_environment
 
 
@@ -377,8 +377,8 @@ def test_a_device_error_poisons_the_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raised", "kind"),
     [
-        (lmdb.DiskError("disk"), ResourceExhausted),
-        (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EDQUOT)}"), ResourceExhausted),
+        (lmdb.DiskError("disk"), DiskFull),
+        (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EDQUOT)}"), DiskFull),
         (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}"), Unavailable),
         (lmdb.PanicError("panic"), Unavailable),
     ],
@@ -388,12 +388,12 @@ def test_errors_of_lmdb_say_what_the_caller_can_do(raised: lmdb.Error, kind: typ
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize(("number", "kind"), [("EIO", "Unavailable"), ("ENOSPC", "ResourceExhausted")])
+@pytest.mark.parametrize(("number", "kind"), [("EIO", "Unavailable"), ("ENOSPC", "DiskFull")])
 def test_a_failing_sync_inside_lmdb_is_not_acknowledged(tmp_path: Path, number: str, kind: str) -> None:
     code = f"""
 from pathlib import Path
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.io import FileSystem
+from vecdb.storage.io import DiskFull, FileSystem
 from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.errors import VecdbError
 store = LmdbStore.open(MmapDirectory.open(Path({str(tmp_path / "db")!r}), FileSystem(), create=True))

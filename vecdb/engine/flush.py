@@ -51,9 +51,10 @@ class Flusher:
             return failed
 
     def _flush_in_background(self) -> None:
-        # Kept for the writer, and told; the log still holds the rows.
-        with suppress(Exception):
+        try:
             self.flush_sealed()
+        except Exception as error:  # noqa: BLE001 - told by then, and kept for the writer; the log still holds the rows
+            self._state.flush_failure = error
 
     def flush_sealed(self) -> None:
         """Flush every sealed memtable; return when they are committed.

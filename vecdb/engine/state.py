@@ -154,7 +154,7 @@ class CollectionState:
     def spending_reserve(self, attempt: Callable[[], Result]) -> Result:
         """What ``attempt`` gives; on a full disk it may have the reserve. For what must go on, or frees space.
 
-        The attempt is made once more then, so it leaves nothing behind when it raises DiskFull.
+        The attempt is made again then, so it leaves nothing behind when it raises DiskFull.
         """
         return self.resources.reserve.spent_on(attempt, self.events.report)
 

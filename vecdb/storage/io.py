@@ -161,6 +161,11 @@ class FileSystem:
         except FileNotFoundError:
             return 0
 
+    def free_bytes(self, path: Path) -> int:
+        """Bytes that are free on the disk of the directory ``path``."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
     def absolute(self, path: Path) -> Path:
         """The path from the root; what it leads to need not exist."""
         return path.absolute()

@@ -56,6 +56,8 @@ _DEPTH_MAX: Final = 8
 """Pages from the root to a value; an LMDB of 2^32 values needs no more."""
 _SPARE_PAGES: Final = 4
 """For LMDB's list of free pages, and a root that splits."""
+_PLENTY_BYTES: Final = 256 << 20
+"""Free disk that no commits of one moment use up."""
 _ENTRY_BYTES: Final = 64
 """What a value takes beside its bytes: its checksum, LMDB's header of it, its share of the page above."""
 
@@ -251,7 +253,7 @@ class _Environment:
         added_bytes = sum(len(key) + len(value) + _ENTRY_BYTES for key, value in puts.items())
         pages = used_pages + min(used_pages, _DEPTH_MAX * (len(puts) + len(deletes))) + _SPARE_PAGES
         needed_bytes = pages * page_bytes + 2 * added_bytes
-        if needed_bytes > self._reserved_bytes:
+        if needed_bytes > self._reserved_bytes and _short_of_disk(self._directory):
             self._directory.fs.extend(self.path, needed_bytes)
             self._reserved_bytes = needed_bytes
 
@@ -369,6 +371,12 @@ def _open_lmdb(path: Path, map_bytes: int, *, readonly: bool = False) -> lmdb.En
         raise Corruption(f"{path} cannot be opened: {error}", field=str(path)) from error
 
 
+def _short_of_disk(directory: MmapDirectory) -> bool:
+    """Whether a commit might meet a full disk. Where there is plenty, a file is made no larger than it has to be."""
+    with translating(directory.path, "read"):
+        return directory.fs.free_bytes(directory.path) < _PLENTY_BYTES
+
+
 def _digest(directory: MmapDirectory) -> int:
     with directory.open_reader(DATA_NAME) as reader:
         return file_digest(reader)
@@ -385,9 +393,12 @@ def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes]
     path = directory.path_of(DATA_NAME)
     temporary = directory.path_of(DATA_NAME + TEMPORARY_SUFFIX)
     directory.unlink(temporary.name)
-    with directory.create(DATA_NAME) as probe:
+    if _short_of_disk(directory):
         # Given back at once. LMDB tells of a disk that is full when it makes a file as if the file were damaged.
-        probe.allocate(_EMPTY_BYTES + 2 * sum(len(key) + len(value) + _ENTRY_BYTES for key, value in values.items()))
+        with directory.create(DATA_NAME) as probe:
+            probe.allocate(
+                _EMPTY_BYTES + 2 * sum(len(key) + len(value) + _ENTRY_BYTES for key, value in values.items())
+            )
     env = _open_lmdb(temporary, max(map_bytes, 4 * sum(map(len, values.values()))))
     try:
         with translating(temporary, "write"):

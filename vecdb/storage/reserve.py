@@ -1,7 +1,7 @@
 """The reserve: disk that a database holds back, so that what frees space still has some when the disk is full.
 
 It is one file, allocated and never written to. What may have it (deletes, commits, compaction) runs in ``spent_on``: on
-a full disk the file is unlinked and the call is made once more. What only adds data calls ``take`` first and is refused
+a full disk the file is unlinked and the call is made again. What only adds data calls ``take`` first and is refused
 until the file is there again, so that nothing else uses up what was given free. Format: ``docs/formats/directory.md``.
 """
 
@@ -18,6 +18,9 @@ from vecdb.storage.directory import TEMPORARY_SUFFIX, MmapDirectory
 from vecdb.storage.io import DiskFull, translating
 
 RESERVE_NAME: Final = "RESERVE"
+
+_ATTEMPTS_MAX: Final = 4
+"""Between two of them somebody else may have used what was given up, or have taken it back."""
 
 Result = TypeVar("Result")
 
@@ -44,7 +47,6 @@ class Reserve:
         self.size_bytes = size_bytes
         self._directory = directory
         self._lock = threading.Lock()
-        self._spending = 0
         self._releases = 0
         path = directory.path_of(RESERVE_NAME)
         with translating(path, "read"):
@@ -66,7 +68,7 @@ class Reserve:
         Raises
         ------
         DiskFull
-            There is not so much space, or it was given to something that still runs.
+            There is not so much space.
         """
         if self._held or not self.size_bytes:
             return
@@ -74,8 +76,6 @@ class Reserve:
             if self._held or not self.size_bytes:
                 return
             path = self._directory.path_of(RESERVE_NAME)
-            if self._spending:
-                raise DiskFull(f"the disk is full: {path} was given up", field=str(path))
             try:
                 self._make()
             except DiskFull as error:
@@ -93,7 +93,7 @@ class Reserve:
             report("reserve_taken", level=logging.INFO, file=str(path), bytes=self.size_bytes)
 
     def spent_on(self, attempt: Callable[[], Result], report: Report) -> Result:
-        """What ``attempt`` gives; on a full disk the reserve is given up and the attempt is made once more.
+        """What ``attempt`` gives; on a full disk the reserve is given up and the attempt is made again.
 
         Parameters
         ----------
@@ -107,21 +107,17 @@ class Reserve:
         DiskFull
             The reserve did not do, or was given up before.
         """
-        releases = self._releases
-        try:
-            return attempt()
-        except DiskFull:
-            with self._lock:
-                if self._held:
-                    self._release(report)
-                elif self._releases == releases:
-                    raise
-                self._spending += 1
-        try:
-            return attempt()
-        finally:
-            with self._lock:
-                self._spending -= 1
+        for _ in range(_ATTEMPTS_MAX - 1):
+            releases = self._releases
+            try:
+                return attempt()
+            except DiskFull:
+                with self._lock:
+                    if self._held:
+                        self._release(report)
+                    elif self._releases == releases:
+                        raise
+        return attempt()
 
     def _release(self, report: Report) -> None:
         self._unlink()
