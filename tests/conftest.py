@@ -1,4 +1,4 @@
-"""What every test shares: the Hypothesis profiles, and a seeded source of random numbers.
+"""What every test shares: the Hypothesis profiles, a seeded source of random numbers, and the table of promises.
 
 ``gate`` runs with every commit and is the same on every run; ``long`` (``--hypothesis-profile=long``) searches further
 and differently each time. Neither has a deadline: the first call of a kernel compiles it.
@@ -7,6 +7,10 @@ and differently each time. Neither has a deadline: the first call of a kernel co
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.trust import pytest_addoption, pytest_terminal_summary, trust
+
+__all__ = ["pytest_addoption", "pytest_terminal_summary", "rng", "trust"]
 
 settings.register_profile(
     "gate",

@@ -105,6 +105,9 @@ class EmbeddedDatabase(Database):
                 limit="a database or an empty directory",
                 value=root.path,
             )
+        if root.exists(MARKER):
+            # Ahead of the lock, which writes down its holder: a database of another version keeps every byte.
+            read_marker(root)
         lock = DirectoryLock.acquire(root)
         try:
             new = not root.exists(MARKER)
