@@ -59,9 +59,11 @@ class Trust:
         self.seed: int = request.config.getoption("--seed")
         self.share: float = request.config.getoption("--share")
 
-    def points(self, promise: str, points: int, failures: int = 0, told: str = "") -> None:
-        """Note points of a promise; before the assertion that may end the test."""
-        self._properties.append((PROPERTY, {"promise": promise, "points": points, "failures": failures, "told": told}))
+    def points(self, promises: str, points: int, failures: int = 0, told: str = "") -> None:
+        """Note points of one or more promises ("P1 P2"); before the assertion that may end the test."""
+        for promise in promises.split():
+            noted = {"promise": promise, "points": points, "failures": failures, "told": told}
+            self._properties.append((PROPERTY, noted))
 
     def sized(self, count: int) -> int:
         """``count`` of a long run, or the share of it that was asked for."""

@@ -15,9 +15,19 @@ from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.kernels.protocol import Kernels
+from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.io import FileSystem
+from vecdb.storage.mirror import read_mirror
 
 REPORTED, CHECKED, HARMLESS, WRONG = "reported", "checked", "harmless", "wrong"
 """By the open or an answer; only by the check, all answers being right; by nobody, all answers being right; else."""
+
+
+UNCHECKED_KINDS = frozenset({"LOCK", "data.mdb"})
+"""Kinds of file with bytes that mean nothing: the lock's content, the free pages of an environment."""
+
+
+PAGE_BYTES = 4_096
 
 
 @dataclass(frozen=True)
@@ -65,10 +75,50 @@ def sampled(base: Path, count: int, seed: int) -> list[Flip]:
     counts = np.maximum(4, np.rint(count * weights / weights.sum())).astype(int)
     while counts.sum() < count:
         counts[chance.integers(len(files))] += 1
-    return [
+    flips = [
         Flip(str(file.relative_to(base)), int(offset), int(chance.integers(1, 256)))
         for file, wanted in zip(files, counts, strict=True)
         for offset in chance.integers(0, file.stat().st_size, wanted)
+    ]
+    # In random order: a run that is cut short has some of every file.
+    return [flips[at] for at in chance.permutation(len(flips))]
+
+
+def every(base: Path, seed: int) -> list[Flip]:
+    """A flip of each byte of each file, in random order."""
+    chance = np.random.default_rng(seed)
+    flips = [
+        Flip(str(file.relative_to(base)), offset, int(chance.integers(1, 256)))
+        for file in sorted(each for each in base.rglob("*") if each.is_file())
+        for offset in range(file.stat().st_size)
+    ]
+    return [flips[at] for at in chance.permutation(len(flips))]
+
+
+def in_values(base: Path, count: int, seed: int) -> list[Flip]:
+    """Flips in what environments hold: wherever their manifest is."""
+    chance = np.random.default_rng(seed)
+    flips = []
+    for file in sorted((base / "collections").glob("*/data.mdb")):
+        mirror = read_mirror(MmapDirectory(file.parent, FileSystem(), read_only=True), "mirror")
+        assert mirror is not None
+        data = file.read_bytes()
+        at = data.find(mirror.payload)
+        while at >= 0:
+            offsets = at + chance.integers(0, len(mirror.payload), count)
+            flips += [Flip(str(file.relative_to(base)), int(offset), 1) for offset in offsets]
+            at = data.find(mirror.payload, at + 1)
+    return flips
+
+
+def in_pages(base: Path, count: int, seed: int) -> list[Flip]:
+    """Flips in the beginnings of an environment's pages, which lead from one to the other."""
+    chance = np.random.default_rng(seed)
+    return [
+        Flip(str(file.relative_to(base)), page + int(offset), int(chance.integers(1, 256)))
+        for file in sorted((base / "collections").glob("*/data.mdb"))
+        for page in range(0, file.stat().st_size, PAGE_BYTES)
+        for offset in chance.integers(0, 160, count)
     ]
 
 
@@ -109,7 +159,11 @@ def _judged(flip: Flip, place: Path, plan: Plan, state: State, kernels: Kernels)
         return Finding(flip, REPORTED, error.message)
     if wrong:
         return Finding(flip, WRONG, "; ".join(wrong[:3]))
-    return Finding(flip, CHECKED if any(name in each for each in checked) else HARMLESS, "; ".join(checked))
+    if any(name in each for each in checked):
+        return Finding(flip, CHECKED, "; ".join(checked))
+    if flip.kind not in UNCHECKED_KINDS:
+        return Finding(flip, WRONG, "nobody noticed, though a checksum covers every byte of this file")
+    return Finding(flip, HARMLESS, "")
 
 
 def _written_on(database: EmbeddedDatabase, plan: Plan, state: State) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from tests.crash.flips import Finding, Flip, complete, found
 from tests.crash.history import Batch, State
-from tests.crash.mutants import PowerLossFileSystem, acknowledge_before_sync
+from tests.crash.mutants import mutant_of
 from tests.crash.observe import observe
+from tests.crash.power import PowerLossFileSystem
 from tests.crash.workload import (
     NAME,
     OPTIONS,
@@ -26,6 +27,7 @@ from tests.crash.workload import (
     inspect,
     reporter,
 )
+from tests.reproducible import reproducible
 from tests.storage.faults import CountingFileSystem, FailingFileSystem, KillingFileSystem
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.errors import FailedPrecondition, Unavailable
@@ -83,12 +85,14 @@ def count_calls(_: int, plan: Plan) -> dict[str, int]:
 
 
 def build(_: int, plan: Plan) -> None:
-    """Run the plan to its end, the database closed cleanly."""
-    Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
+    """Run the plan to its end, the database closed cleanly; its names and sizes are the same every time."""
+    with reproducible(plan.seed, clock=False):
+        Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
 
 
-def run_until_killed(fd: int, plan: Plan, kill_at: int) -> None:
+def run_until_killed(fd: int, plan: Plan, kill_at: int, mutant: str = "") -> None:
     """Run the plan and die at a write-class call."""
+    mutant_of(mutant).apply()
     report = reporter(fd)
 
     class Telling(KillingFileSystem):
@@ -101,23 +105,25 @@ def run_until_killed(fd: int, plan: Plan, kill_at: int) -> None:
 
 
 def run_until_power_loss(
-    fd: int, plan: Plan, lose_at: int, left_out: tuple[str, ...], early: bool, survivors: list[tuple[str, int | None]]
+    fd: int, plan: Plan, lose_at: int, lose_on: str, mutant: str, survivors: list[tuple[str, int | None]]
 ) -> None:
     """Run the plan, lose the power at a write-class call, and leave what survives in each of ``survivors``.
 
     Parameters
     ----------
-    left_out
-        Kinds of sync that do nothing.
-    early
-        Acknowledge before the sync.
+    lose_at, lose_on
+        As ``PowerLossFileSystem`` takes them.
+    mutant
+        The name of the engine to run; empty for the right one.
     survivors
         (directory, seed of what unsynced pieces survive or None for none of them).
     """
     report = reporter(fd)
-    if early:
-        acknowledge_before_sync()
-    file_system = PowerLossFileSystem(Path(plan.path).parent, left_out=left_out, lose_at=lose_at)
+    wrong = mutant_of(mutant)
+    wrong.apply()
+    file_system = PowerLossFileSystem(
+        Path(plan.path).parent, lose_at=lose_at, lose_on=lose_on, left_out={wrong.left_out} - {""}
+    )
     workload = Workload(plan, file_system, kernels(), report)
     try:
         workload.run()
@@ -164,8 +170,11 @@ def look(_: int, path: str, writers: int, retries: list[Batch], twice: bool) -> 
     return inspect(path, writers, retries, kernels(), twice=twice)
 
 
-def flip_bytes(_: int, base: str, place: str, flips: list[Flip], plan: Plan, state: State) -> list[Finding]:
+def flip_bytes(
+    _: int, base: str, place: str, flips: list[Flip], plan: Plan, state: State, mutant: str = ""
+) -> list[Finding]:
     """Judge some flips, one after the other; a child that is killed is asked again for each of them."""
+    mutant_of(mutant).apply()
     return [
         found(Path(base), Path(place) / str(number), flip, plan, state, kernels()) for number, flip in enumerate(flips)
     ]
