@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.crash.forks import ForkServer
 from tests.crash.history import Reports, applied, batch
 from tests.crash.observe import differences
+from tests.crash.volume import Volume
 from tests.crash.workload import Inspection, Plan
 
 
@@ -155,6 +156,20 @@ def power_loss_point(
     if not any(each.problems for each in verdicts):
         shutil.rmtree(place)
     return verdicts
+
+
+def volume_point(server: ForkServer, volume: Volume, plan: Plan, lose_at: int, flag: int) -> Verdict:
+    """Shut a real file system down at the ``lose_at``-th write-class call of a run of the plan, and look."""
+    point = replay("volume", plan, lose_at=lose_at, flag=flag)
+    here = replace(plan, path=str(volume.root / "db"))
+    ended = server.call("run_until_shutdown", here, str(volume.root), lose_at, flag)
+    if ended.status not in (-9, 0):
+        told = ended.written.decode(errors="replace")
+        return Verdict(point, [f"the child ended with {ended.status}: {told}"], broken=True)
+    volume.restart()
+    reports = Reports.parse(ended.lines)
+    call = next((each["call"] for each in reports.other if each["event"] == "killed"), "")
+    return inspected(server, point, call, volume.root / "db", here, reports, twice=False)
 
 
 def error_point(

@@ -11,8 +11,9 @@ from typing import Any
 from tests.crash.flips import Flip
 from tests.crash.forks import Forks, ForkServer, forks
 from tests.crash.history import state_after
-from tests.crash.points import error_point, kill_point, power_loss_point
+from tests.crash.points import error_point, kill_point, power_loss_point, volume_point
 from tests.crash.runs import base_of
+from tests.crash.volume import Volume
 from tests.crash.workload import Plan
 
 
@@ -31,6 +32,9 @@ def told(servers: Forks, directory: Path, kind: str, plan: Plan, facts: dict[str
         match kind:
             case "kill":
                 return kill_point(server, directory, plan, base, **facts)
+            case "volume":
+                with Volume() as volume:
+                    return volume_point(server, volume, plan, **facts)
             case "error":
                 return error_point(server, directory, plan, facts["number"], tuple(facts["calls"]), facts["fail_at"])
             case _:

@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import subprocess
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.crash.history import Batch, State
 from tests.crash.mutants import mutant_of
 from tests.crash.observe import observe
 from tests.crash.power import PowerLossFileSystem
+from tests.crash.volume import shut_down
 from tests.crash.workload import (
     NAME,
     OPTIONS,
@@ -102,6 +104,21 @@ def run_until_killed(fd: int, plan: Plan, kill_at: int, mutant: str = "") -> Non
             super().before(call, *arguments)
 
     Workload(plan, Telling(kill_at), kernels(), report).run()
+
+
+def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
+    """Run the plan on a volume, shut the volume down at a write-class call, and die."""
+    report = reporter(fd)
+
+    class Telling(CountingFileSystem):
+        def before(self, call: str, *arguments: Any) -> None:
+            super().before(call, *arguments)
+            if self.total == lose_at:
+                report("killed", call=call)
+                shut_down(Path(root), flag)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    Workload(plan, Telling(), kernels(), report).run()
 
 
 def run_until_power_loss(
