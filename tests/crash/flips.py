@@ -49,18 +49,45 @@ class Flip:
     @property
     def kind(self) -> str:
         """The kind of file, for the report."""
-        name = Path(self.file).name
-        if "/log/" in self.file:
-            return "log"
-        parts = name.split(".")
-        return parts[1] if len(parts) > 2 and parts[0].isdigit() else name
+        return kind_of(self.file)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file or directory to destroy.
+
+    Attributes
+    ----------
+    how
+        One of ``tests.crash.damages.HOW``.
+    other
+        The file it is exchanged with.
+    """
+
+    file: str
+    how: str
+    other: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of file, for the report."""
+        return kind_of(self.file)
+
+
+def kind_of(file: str) -> str:
+    """The kind of a file, by its path."""
+    name = Path(file).name
+    if "/log/" in file:
+        return "log"
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 and parts[0].isdigit() else name
 
 
 @dataclass(frozen=True)
 class Finding:
     """What became of a flip: one of the words above, and the reason."""
 
-    flip: Flip
+    flip: Flip | Damage
     word: str
     told: str
 
@@ -132,16 +159,22 @@ def found(base: Path, place: Path, flip: Flip, plan: Plan, state: State, kernels
         file.seek(flip.offset)
         file.write(bytes([byte ^ flip.mask]))
     try:
-        finding = _judged(flip, place, plan, state, kernels)
+        finding = judged(flip, place, plan, state, kernels)
     except Exception as error:
         finding = Finding(flip, WRONG, f"{type(error).__name__}: {error}")
     shutil.rmtree(place)
     return finding
 
 
-def _judged(flip: Flip, place: Path, plan: Plan, state: State, kernels: Kernels) -> Finding:
+def judged(flip: Flip | Damage, place: Path, plan: Plan, state: State, kernels: Kernels) -> Finding:
     name = Path(flip.file).name
     checked = _checked(place)
+
+    def names(told: str) -> bool:
+        # Files of a log are known by each other: what tells of one that is gone is the next, or the directory.
+        other = Path(flip.other).name if isinstance(flip, Damage) else ""
+        return name in told or bool(other and other in told) or ("/log/" in flip.file and "/log" in told)
+
     try:
         with EmbeddedDatabase.open(place, options=OPTIONS, kernels=kernels) as database:
             wrong = differences(observe(database.collection(NAME), range(plan.writers)), state)
@@ -152,16 +185,16 @@ def _judged(flip: Flip, place: Path, plan: Plan, state: State, kernels: Kernels)
                 state = applied(state, batch(plan.seed, 0, plan.batches))
                 wrong = differences(observe(database.collection(NAME), range(plan.writers)), state)
     except (Corruption, FailedPrecondition) as error:
-        if name not in f"{error.field} {error.message}":
+        if not names(f"{error.field} {error.message}"):
             return Finding(flip, WRONG, f"reported without naming {name}: {error.field}: {error.message}")
-        if not any(name in each for each in checked):
+        if not any(map(names, checked)):
             return Finding(flip, WRONG, f"the open says {error.message}, the check does not name {name}: {checked}")
         return Finding(flip, REPORTED, error.message)
     if wrong:
         return Finding(flip, WRONG, "; ".join(wrong[:3]))
-    if any(name in each for each in checked):
+    if any(map(names, checked)):
         return Finding(flip, CHECKED, "; ".join(checked))
-    if flip.kind not in UNCHECKED_KINDS:
+    if isinstance(flip, Flip) and flip.kind not in UNCHECKED_KINDS:
         return Finding(flip, WRONG, "nobody noticed, though a checksum covers every byte of this file")
     return Finding(flip, HARMLESS, "")
 

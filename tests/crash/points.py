@@ -158,6 +158,31 @@ def power_loss_point(
     return verdicts
 
 
+def recovery_point(
+    server: ForkServer, directory: Path, plan: Plan, base: Path | None, kill_at: int, recoveries: Sequence[int]
+) -> Verdict:
+    """Kill a run of the plan, then each of some recoveries at a write-class call of its own, and look."""
+    point = replay("recovery", plan, kill_at=kill_at, recoveries=recoveries)
+    place = directory / f"recovery-{plan.writers}-{plan.first}-{plan.seed}-{kill_at}"
+    place.mkdir()
+    if base is not None:
+        shutil.copytree(base, place / "db")
+    here = replace(plan, path=str(place / "db"))
+    ended = server.call("run_until_killed", here, kill_at)
+    reports = with_history(Reports.parse(ended.lines), plan)
+    killed = 0
+    for each in recoveries:
+        ended = server.call("recover_until_killed", str(place / "db"), each)
+        if ended.status not in (-9, 0):
+            told = ended.written.decode(errors="replace")
+            return Verdict(point, [f"recovery {killed} ended with {ended.status}: {told}"])
+        killed += ended.status == -9
+    verdict = inspected(server, point, f"{killed} recoveries killed", place / "db", here, reports, twice=True)
+    if not verdict.problems:
+        shutil.rmtree(place)
+    return verdict
+
+
 def volume_point(server: ForkServer, volume: Volume, plan: Plan, lose_at: int, flag: int) -> Verdict:
     """Shut a real file system down at the ``lose_at``-th write-class call of a run of the plan, and look."""
     point = replay("volume", plan, lose_at=lose_at, flag=flag)

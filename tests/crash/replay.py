@@ -11,7 +11,7 @@ from typing import Any
 from tests.crash.flips import Flip
 from tests.crash.forks import Forks, ForkServer, forks
 from tests.crash.history import state_after
-from tests.crash.points import error_point, kill_point, power_loss_point, volume_point
+from tests.crash.points import error_point, kill_point, power_loss_point, recovery_point, volume_point
 from tests.crash.runs import base_of
 from tests.crash.volume import Volume
 from tests.crash.workload import Plan
@@ -32,6 +32,8 @@ def told(servers: Forks, directory: Path, kind: str, plan: Plan, facts: dict[str
         match kind:
             case "kill":
                 return kill_point(server, directory, plan, base, **facts)
+            case "recovery":
+                return recovery_point(server, directory, plan, base, **facts)
             case "volume":
                 with Volume() as volume:
                     return volume_point(server, volume, plan, **facts)

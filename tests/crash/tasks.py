@@ -7,12 +7,15 @@ import importlib
 import io
 import logging
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.crash.damages import OTHER, OTHER_ROWS, Damage, judged_damage
 from tests.crash.flips import Finding, Flip, complete, found
 from tests.crash.history import Batch, State
 from tests.crash.mutants import mutant_of
@@ -106,6 +109,14 @@ def run_until_killed(fd: int, plan: Plan, kill_at: int, mutant: str = "") -> Non
     Workload(plan, Telling(kill_at), kernels(), report).run()
 
 
+def recover_until_killed(_: int, path: str, kill_at: int) -> None:
+    """Open what a crash left, have it write everything out, and die at a write-class call, if it makes so many."""
+    file_system = KillingFileSystem(kill_at)
+    with EmbeddedDatabase.open(path, options=OPTIONS, kernels=kernels(), file_system=file_system) as database:
+        if NAME in database.collections():
+            database.collection(NAME).wait_indexed(60)
+
+
 def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
     """Run the plan on a volume, shut the volume down at a write-class call, and die."""
     report = reporter(fd)
@@ -194,6 +205,28 @@ def flip_bytes(
     mutant_of(mutant).apply()
     return [
         found(Path(base), Path(place) / str(number), flip, plan, state, kernels()) for number, flip in enumerate(flips)
+    ]
+
+
+def build_two(_: int, plan: Plan, older: str) -> None:
+    """As ``build``, with a second collection; a copy of the half-way state goes to ``older``."""
+    half = plan.batches // 2
+    run = replace(plan, batches=half)
+    Workload(run, FileSystem(), kernels(), lambda *_, **__: None).run()
+    shutil.copytree(plan.path, older)
+    rest = replace(plan, first=half, batches=plan.batches - half)
+    Workload(rest, FileSystem(), kernels(), lambda *_, **__: None).run()
+    with EmbeddedDatabase.open(plan.path, options=OPTIONS, kernels=kernels()) as database:
+        other = database.create_collection(OTHER, dim=3)
+        other.upsert(range(OTHER_ROWS), [[1.0, number, 2.0] for number in range(OTHER_ROWS)])
+        other.flush()
+
+
+def damage_files(_: int, base: str, older: str, place: str, damages: list[Damage], plan: Plan, state: State) -> Any:
+    """Judge some damages, one after the other."""
+    return [
+        judged_damage(Path(base), Path(older), Path(place) / str(number), damage, plan, state, kernels())
+        for number, damage in enumerate(damages)
     ]
 
 

@@ -120,7 +120,11 @@ def open_collection_state(
     """The state of a collection as its files and its log tell it."""
     metadata, manifest = read_manifest(directory, collection_id)
     events = Events(manifest.collection)
-    log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
+    try:
+        log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
+    except BaseException:
+        metadata.close()
+        raise
     try:
         live_chunks = dict(metadata.items(LIVE_PREFIX))
         where = f"{directory.path}/data.mdb"
