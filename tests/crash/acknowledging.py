@@ -1,8 +1,9 @@
-"""Two processes that acknowledge rows until they are killed: a program that embeds the engine, and a server.
+"""Processes that acknowledge rows until they are killed: programs that embed the engine, and a server.
 
-``python -m tests.crash.acknowledging embedded|served PATH [SURVIVORS]``. The first writes ``ACK seq`` for each row; the
-second serves and says where. With SURVIVORS the file system forgets: at SIGUSR1 the power is lost, and what is left of
-it is written to SURVIVORS/NAME for each of ``LEFT``.
+``python -m tests.crash.acknowledging KIND PATH [SURVIVORS]``. ``embedded`` writes ``ACK seq`` for each row and waits;
+``once`` ends after it; ``served`` serves and says where.
+With SURVIVORS the file system forgets: at SIGUSR1 the power is lost, and what is left of it is written to
+SURVIVORS/NAME for each of ``LEFT``.
 """
 
 from __future__ import annotations
@@ -69,7 +70,6 @@ def _embedded(database: EmbeddedDatabase) -> None:
     collection = database.create_collection(NAME, dim=DIM)
     for number in range(ROWS):
         print(f"ACK {write(collection, number)}", flush=True)
-    signal.pause()
 
 
 async def _serve(database: EmbeddedDatabase) -> None:
@@ -83,8 +83,11 @@ async def _serve(database: EmbeddedDatabase) -> None:
 def main(kind: str, path: str, survivors: str = "") -> None:
     file_system = _forgetful(Path(path), Path(survivors)) if survivors else FileSystem()
     with EmbeddedDatabase.open(path, options=OPTIONS, file_system=file_system) as database:
-        if kind == "embedded":
+        if kind != "served":
             _embedded(database)
+            if kind == "embedded":
+                signal.pause()
+            database.collection(NAME).flush()
         else:
             asyncio.run(_serve(database))
 
