@@ -52,6 +52,7 @@ OPTIONS = EngineOptions(
 KERNELS = choose_kernels("reference")
 MEMORY = Path("/dev/shm")
 EXAMPLES_OF_A_PART = 20
+SNAPSHOTS = ("first", "二", "third")
 
 IDS: list[PointId] = [*range(9), *map(str, range(9)), 2**64 - 1, "é" * 200, "退货"]
 ids = st.sampled_from(IDS)
@@ -138,6 +139,7 @@ class EngineBesideModel(RuleBasedStateMachine):
         self.file_system = FreezableFileSystem()
         self.places = 0
         self.model: dict[PointId, Stored] = {}
+        self.snapshots: dict[str, dict[PointId, Stored]] = {}
         self.last_seq = 0
         self.applied: list[tuple[str, Callable[[str], WriteResult], WriteResult]] = []
         self.requests = 0
@@ -244,6 +246,39 @@ class EngineBesideModel(RuleBasedStateMachine):
         if request:
             again = hand_over(request_id)
             assert (again.seq, again.upserted, again.deleted) == (told.seq, told.upserted, told.deleted)
+
+    @rule()
+    def compact(self) -> None:
+        self.collection.compact()
+
+    @rule(name=st.sampled_from(SNAPSHOTS))
+    def create_snapshot(self, name: str) -> None:
+        if name not in self.snapshots:
+            self.collection.create_snapshot(name)
+            self.snapshots[name] = dict(self.model)
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def drop_snapshot(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.snapshots)))
+        self.collection.drop_snapshot(name)
+        del self.snapshots[name]
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data(), field=st.sampled_from([BODY, TITLE]), k=st.sampled_from([1, 5, 40]))
+    def look_at_snapshot(self, data: st.DataObject, field: str, k: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.snapshots)))
+        held = self.snapshots[name]
+        assert self.collection.count(at=name) == len(held)
+        found = self.collection.get(IDS, with_vectors=True, at=name)
+        assert [each.id for each in found] == [each for each in IDS if each in held]
+        for each in found:
+            assert each.payload == held[each.id].payload
+            assert same_vectors(each.vectors, held[each.id].vectors)
+        query = np.array(data.draw(vectors_of[field]), np.float32)
+        hits = self.collection.search(query, k, field=field, recall="exact", at=name)
+        allowed = {each: stored.vectors[field] for each, stored in held.items() if field in stored.vectors}
+        assert not ranking_differences(hits.ids, hits.distances.tolist(), allowed, query, METRICS[field], k, exact=True)
 
     @rule(chosen=st.lists(ids, max_size=10))
     def get(self, chosen: list[PointId]) -> None:
