@@ -18,7 +18,7 @@ PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
 CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: help demo test test-slow lint format proto bench load costs clean
+.PHONY: help demo test test-slow torture golden lint format proto bench load costs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ test: $(VENV)/.test  ## the tests that every commit must pass
 
 test-slow: $(VENV)/.test  ## every test, the slow ones too, with more examples each
 	$(PYTEST) --hypothesis-profile=long $(ARGS)
+
+torture: $(VENV)/.test  ## the long runs of the crash, fault and state-machine tests: make torture ARGS="--seed 7 --share 0.1"
+	$(PYTEST) --hypothesis-profile=long -m slow tests/crash tests/storage tests/property $(ARGS)
+
+golden: $(VENV)/.test  ## make the golden database of the present format version
+	$(BIN)/python -m tests.compat.make_golden
 
 lint: $(VENV)/.test $(VENV)/.proto  ## formatting, types, layers, style, and the protocol's compatibility
 	$(BIN)/ruff check --output-format=concise $(CHECKED)

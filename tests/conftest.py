@@ -1,12 +1,24 @@
-"""What every test shares: the Hypothesis profiles, and a seeded source of random numbers.
+"""What every test shares: Hypothesis profiles, seeded random numbers, a directory in memory, the table of promises.
 
 ``gate`` runs with every commit and is the same on every run; ``long`` (``--hypothesis-profile=long``) searches further
 and differently each time. Neither has a deadline: the first call of a kernel compiles it.
 """
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.trust import pytest_addoption, pytest_terminal_summary, trust
+
+__all__ = ["pytest_addoption", "pytest_terminal_summary", "quick_directory", "rng", "trust"]
+
+MEMORY = Path("/dev/shm")
 
 settings.register_profile(
     "gate",
@@ -30,3 +42,16 @@ settings.load_profile("gate")
 def rng() -> np.random.Generator:
     """Random numbers that are the same on every run."""
     return np.random.default_rng(20_240_229)
+
+
+@pytest.fixture
+def quick_directory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in which real syncs cost nothing; what is lost here is decided by the test, not by the disk."""
+    if not os.access(MEMORY, os.W_OK | os.X_OK):
+        yield tmp_path
+        return
+    directory = Path(tempfile.mkdtemp(prefix="vecdb-crash-", dir=MEMORY))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

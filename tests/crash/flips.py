@@ -15,9 +15,19 @@ from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.kernels.protocol import Kernels
+from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.io import FileSystem
+from vecdb.storage.mirror import read_mirror
 
 REPORTED, CHECKED, HARMLESS, WRONG = "reported", "checked", "harmless", "wrong"
 """By the open or an answer; only by the check, all answers being right; by nobody, all answers being right; else."""
+
+
+UNCHECKED_KINDS = frozenset({"LOCK", "data.mdb"})
+"""Kinds of file with bytes that mean nothing: the lock's content, the free pages of an environment."""
+
+
+PAGE_BYTES = 4_096
 
 
 @dataclass(frozen=True)
@@ -39,18 +49,45 @@ class Flip:
     @property
     def kind(self) -> str:
         """The kind of file, for the report."""
-        name = Path(self.file).name
-        if "/log/" in self.file:
-            return "log"
-        parts = name.split(".")
-        return parts[1] if len(parts) > 2 and parts[0].isdigit() else name
+        return kind_of(self.file)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file or directory to destroy.
+
+    Attributes
+    ----------
+    how
+        One of ``tests.crash.damages.HOW``.
+    other
+        The file it is exchanged with.
+    """
+
+    file: str
+    how: str
+    other: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of file, for the report."""
+        return kind_of(self.file)
+
+
+def kind_of(file: str) -> str:
+    """The kind of a file, by its path."""
+    name = Path(file).name
+    if "/log/" in file:
+        return "log"
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 and parts[0].isdigit() else name
 
 
 @dataclass(frozen=True)
 class Finding:
     """What became of a flip: one of the words above, and the reason."""
 
-    flip: Flip
+    flip: Flip | Damage
     word: str
     told: str
 
@@ -65,10 +102,50 @@ def sampled(base: Path, count: int, seed: int) -> list[Flip]:
     counts = np.maximum(4, np.rint(count * weights / weights.sum())).astype(int)
     while counts.sum() < count:
         counts[chance.integers(len(files))] += 1
-    return [
+    flips = [
         Flip(str(file.relative_to(base)), int(offset), int(chance.integers(1, 256)))
         for file, wanted in zip(files, counts, strict=True)
         for offset in chance.integers(0, file.stat().st_size, wanted)
+    ]
+    # In random order: a run that is cut short has some of every file.
+    return [flips[at] for at in chance.permutation(len(flips))]
+
+
+def every(base: Path, seed: int) -> list[Flip]:
+    """A flip of each byte of each file, in random order."""
+    chance = np.random.default_rng(seed)
+    flips = [
+        Flip(str(file.relative_to(base)), offset, int(chance.integers(1, 256)))
+        for file in sorted(each for each in base.rglob("*") if each.is_file())
+        for offset in range(file.stat().st_size)
+    ]
+    return [flips[at] for at in chance.permutation(len(flips))]
+
+
+def in_values(base: Path, count: int, seed: int) -> list[Flip]:
+    """Flips in what environments hold: wherever their manifest is."""
+    chance = np.random.default_rng(seed)
+    flips = []
+    for file in sorted((base / "collections").glob("*/data.mdb")):
+        mirror = read_mirror(MmapDirectory(file.parent, FileSystem(), read_only=True), "mirror")
+        assert mirror is not None
+        data = file.read_bytes()
+        at = data.find(mirror.payload)
+        while at >= 0:
+            offsets = at + chance.integers(0, len(mirror.payload), count)
+            flips += [Flip(str(file.relative_to(base)), int(offset), 1) for offset in offsets]
+            at = data.find(mirror.payload, at + 1)
+    return flips
+
+
+def in_pages(base: Path, count: int, seed: int) -> list[Flip]:
+    """Flips in the beginnings of an environment's pages, which lead from one to the other."""
+    chance = np.random.default_rng(seed)
+    return [
+        Flip(str(file.relative_to(base)), page + int(offset), int(chance.integers(1, 256)))
+        for file in sorted((base / "collections").glob("*/data.mdb"))
+        for page in range(0, file.stat().st_size, PAGE_BYTES)
+        for offset in chance.integers(0, 160, count)
     ]
 
 
@@ -82,16 +159,22 @@ def found(base: Path, place: Path, flip: Flip, plan: Plan, state: State, kernels
         file.seek(flip.offset)
         file.write(bytes([byte ^ flip.mask]))
     try:
-        finding = _judged(flip, place, plan, state, kernels)
+        finding = judged(flip, place, plan, state, kernels)
     except Exception as error:
         finding = Finding(flip, WRONG, f"{type(error).__name__}: {error}")
     shutil.rmtree(place)
     return finding
 
 
-def _judged(flip: Flip, place: Path, plan: Plan, state: State, kernels: Kernels) -> Finding:
+def judged(flip: Flip | Damage, place: Path, plan: Plan, state: State, kernels: Kernels) -> Finding:
     name = Path(flip.file).name
     checked = _checked(place)
+
+    def names(told: str) -> bool:
+        # Files of a log are known by each other: what tells of one that is gone is the next, or the directory.
+        other = Path(flip.other).name if isinstance(flip, Damage) else ""
+        return name in told or bool(other and other in told) or ("/log/" in flip.file and "/log" in told)
+
     try:
         with EmbeddedDatabase.open(place, options=OPTIONS, kernels=kernels) as database:
             wrong = differences(observe(database.collection(NAME), range(plan.writers)), state)
@@ -102,14 +185,18 @@ def _judged(flip: Flip, place: Path, plan: Plan, state: State, kernels: Kernels)
                 state = applied(state, batch(plan.seed, 0, plan.batches))
                 wrong = differences(observe(database.collection(NAME), range(plan.writers)), state)
     except (Corruption, FailedPrecondition) as error:
-        if name not in f"{error.field} {error.message}":
+        if not names(f"{error.field} {error.message}"):
             return Finding(flip, WRONG, f"reported without naming {name}: {error.field}: {error.message}")
-        if not any(name in each for each in checked):
+        if not any(map(names, checked)):
             return Finding(flip, WRONG, f"the open says {error.message}, the check does not name {name}: {checked}")
         return Finding(flip, REPORTED, error.message)
     if wrong:
         return Finding(flip, WRONG, "; ".join(wrong[:3]))
-    return Finding(flip, CHECKED if any(name in each for each in checked) else HARMLESS, "; ".join(checked))
+    if any(map(names, checked)):
+        return Finding(flip, CHECKED, "; ".join(checked))
+    if isinstance(flip, Flip) and flip.kind not in UNCHECKED_KINDS:
+        return Finding(flip, WRONG, "nobody noticed, though a checksum covers every byte of this file")
+    return Finding(flip, HARMLESS, "")
 
 
 def _written_on(database: EmbeddedDatabase, plan: Plan, state: State) -> list[str]:

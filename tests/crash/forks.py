@@ -7,12 +7,14 @@ it; how it ended and what it wrote come back.
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import pickle
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,9 +60,16 @@ class Ended:
 
 
 class ForkServer:
-    """A handle of one server; for one thread at a time."""
+    """A handle of one server; for one thread at a time.
+
+    Attributes
+    ----------
+    timeout_s
+        A child that takes longer is ended and tells where it was.
+    """
 
     def __init__(self) -> None:
+        self.timeout_s = CHILD_TIMEOUT_S
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.forks"],
@@ -74,7 +83,7 @@ class ForkServer:
         """Run a function of ``tests.crash.tasks`` in a child of its own."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        _send(self._process.stdin, (task, arguments))
+        _send(self._process.stdin, (task, self.timeout_s, arguments))
         status, written = _receive(self._process.stdout)
         return Ended(status, written)
 
@@ -99,17 +108,27 @@ class Forks:
         self._idle = servers
         self._pool = ThreadPoolExecutor(len(servers))
 
-    def map(self, run: Callable[[ForkServer, Item], Result], items: Iterable[Item]) -> list[Result]:
-        """``run(server, item)`` of each item."""
+    def set_timeout(self, timeout_s: float) -> None:
+        """How long a child may take from now on."""
+        for server in self._idle:
+            server.timeout_s = timeout_s
 
-        def one(item: Item) -> Result:
+    def map(
+        self, run: Callable[[ForkServer, Item], Result], items: Iterable[Item], limit_s: float = math.inf
+    ) -> list[Result]:
+        """``run(server, item)`` of each item, or of those that were begun within ``limit_s`` seconds."""
+        end_s = time.monotonic() + limit_s
+
+        def one(item: Item) -> list[Result]:
+            if time.monotonic() > end_s:
+                return []
             server = self._idle.pop()
             try:
-                return run(server, item)
+                return [run(server, item)]
             finally:
                 self._idle.append(server)
 
-        return list(self._pool.map(one, items))
+        return [result for results in self._pool.map(one, items) for result in results]
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -147,23 +166,23 @@ def _serve() -> None:
         tasks.prepare(Path(directory))
     while True:
         try:
-            name, arguments = _receive(sys.stdin.buffer)
+            name, timeout_s, arguments = _receive(sys.stdin.buffer)
         except EOFError:
             return
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _run(getattr(tasks, name), arguments, writing)
+            _run(getattr(tasks, name), timeout_s, arguments, writing)
         os.close(writing)
         with os.fdopen(reading, "rb") as stream:
             written = stream.read()
         _send(answers, (os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), written))
 
 
-def _run(task: Callable[..., Any], arguments: tuple[Any, ...], writing: int) -> None:
+def _run(task: Callable[..., Any], timeout_s: float, arguments: tuple[Any, ...], writing: int) -> None:
     """Run a task in the child and end it, whatever threads it leaves."""
-    faulthandler.dump_traceback_later(CHILD_TIMEOUT_S, exit=True, file=writing)
+    faulthandler.dump_traceback_later(timeout_s, exit=True, file=writing)
     status = 0
     try:
         result = task(writing, *arguments)

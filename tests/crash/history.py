@@ -84,7 +84,9 @@ def batch(seed: int, writer: int, number: int) -> Batch:
 
 
 def _point(chance: np.random.Generator, writer: int, number: int, at: int) -> Stored:
-    payload = {"writer": writer, "number": number, "group": at % GROUPS, "text": "x" * int(chance.integers(60))}
+    # Some are long, so that files come to have more than one block.
+    text = "x" * int(chance.integers(700 if at % 9 == 0 else 60))
+    payload = {"writer": writer, "number": number, "group": at % GROUPS, "text": text}
     vectors = {BODY: chance.standard_normal(DIMS[BODY]).astype(np.float32)}
     if chance.random() < 0.7:
         vectors[TITLE] = chance.standard_normal(DIMS[TITLE]).astype(np.float32)

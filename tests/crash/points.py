@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.crash.forks import ForkServer
 from tests.crash.history import Reports, applied, batch
 from tests.crash.observe import differences
+from tests.crash.volume import Volume
 from tests.crash.workload import Inspection, Plan
 
 
@@ -20,8 +24,12 @@ class Verdict:
 
     Attributes
     ----------
+    point
+        The command that replays it.
     problems
         What was lost, halved or wrong; empty where all is well.
+    place
+        The call that it was at.
     """
 
     point: str
@@ -29,6 +37,14 @@ class Verdict:
     acknowledged: int = 0
     place: str = ""
     strategies: frozenset[str] = frozenset()
+    broken: bool = False
+    """Whether the run itself failed, before anything could be judged."""
+
+
+def replay(kind: str, plan: Plan, **facts: object) -> str:
+    """The command that replays a point."""
+    told = json.dumps({"plan": asdict(replace(plan, path="")), **facts})
+    return f"python -m tests.crash.replay {kind} {shlex.quote(told)}"
 
 
 def judged(point: str, place: str, reports: Reports, seed: int, inspection: Inspection) -> Verdict:
@@ -51,6 +67,12 @@ def judged(point: str, place: str, reports: Reports, seed: int, inspection: Insp
     for (writer, told), again in zip(reports.changing_results(), inspection.retried, strict=False):
         if again != told:
             problems.append(f"writer {writer}: a retry of an applied batch gave {again}, at first it was {told}")
+    if isinstance(inspection.rebuildable_seq, str):
+        problems.append(inspection.rebuildable_seq)
+    elif inspection.rebuildable_seq < reports.last_seq:
+        problems.append(
+            f"without the metadata writes after {inspection.rebuildable_seq} of {reports.last_seq} are lost"
+        )
     begun = sum(reports.begun.values())
     if not reports.last_seq <= inspection.before.last_seq <= begun:
         problems.append(f"the last seq is {inspection.before.last_seq}, not {reports.last_seq} to {begun}")
@@ -80,17 +102,20 @@ def with_history(reports: Reports, plan: Plan) -> Reports:
     return reports
 
 
-def kill_point(server: ForkServer, directory: Path, plan: Plan, base: Path | None, kill_at: int) -> Verdict:
+def kill_point(
+    server: ForkServer, directory: Path, plan: Plan, base: Path | None, kill_at: int, mutant: str = ""
+) -> Verdict:
     """Kill a run of the plan at its ``kill_at``-th write-class call, and look."""
-    point = f"kill at call {kill_at} of {plan}"
-    place = directory / f"kill-{plan.writers}-{plan.first}-{plan.seed}-{kill_at}"
+    point = replay("kill", plan, kill_at=kill_at, mutant=mutant)
+    place = directory / f"kill-{plan.writers}-{plan.first}-{plan.seed}-{kill_at}-{mutant}"
     place.mkdir()
     if base is not None:
         shutil.copytree(base, place / "db")
     here = replace(plan, path=str(place / "db"))
-    ended = server.call("run_until_killed", here, kill_at)
+    ended = server.call("run_until_killed", here, kill_at, mutant)
     if ended.status not in (-9, 0):
-        return Verdict(point, [f"the child ended with {ended.status}: {ended.written.decode(errors='replace')}"])
+        told = ended.written.decode(errors="replace")
+        return Verdict(point, [f"the child ended with {ended.status}: {told}"], broken=True)
     reports = with_history(Reports.parse(ended.lines), plan)
     call = next((each["call"] for each in reports.other if each["event"] == "killed"), "")
     verdict = inspected(server, point, call, place / "db", here, reports, twice=kill_at % 3 == 0)
@@ -107,32 +132,87 @@ def power_loss_point(
     lose_at: int,
     *,
     seeds: Sequence[int | None] = (None,),
-    left_out: tuple[str, ...] = (),
-    early: bool = False,
+    lose_on: str = "",
+    mutant: str = "",
 ) -> list[Verdict]:
     """Lose the power in a run of the plan, and look at what may be left of it: one verdict for each of ``seeds``."""
-    name = f"power-{plan.writers}-{plan.first}-{plan.seed}-{lose_at}-{'-'.join(left_out)}{early:d}"
-    place = directory / name
+    point = replay("power", plan, lose_at=lose_at, lose_on=lose_on, seeds=seeds, mutant=mutant)
+    place = directory / f"power-{plan.writers}-{plan.first}-{plan.seed}-{lose_at}-{lose_on}-{mutant}"
     (place / "run").mkdir(parents=True)
     if base is not None:
         shutil.copytree(base, place / "run" / "db")
     here = replace(plan, path=str(place / "run" / "db"))
     survivors = [(str(place / f"left-{seed}"), seed) for seed in seeds]
-    ended = server.call("run_until_power_loss", here, lose_at, left_out, early, survivors)
+    ended = server.call("run_until_power_loss", here, lose_at, lose_on, mutant, survivors)
     if ended.status != 0:
         told = ended.written.decode(errors="replace")
-        return [Verdict(name, [f"the child ended with {ended.status}: {told}"])]
+        return [Verdict(point, [f"the child ended with {ended.status}: {told}"], broken=True)]
     verdicts = []
-    for left, seed in survivors:
+    for left, _ in survivors:
         reports = with_history(Reports.parse(ended.lines), plan)
         call = next(each["call"] for each in reports.other if each["event"] == "lost")
-        point = f"power lost at call {lose_at} ({call}) of {plan}, survivors of seed {seed}, left out: {left_out}"
-        verdicts.append(
-            inspected(server, point, call.split()[0] if call else "", Path(left) / "db", here, reports, twice=False)
-        )
+        verdicts.append(inspected(server, point, call, Path(left) / "db", here, reports, twice=False))
     if not any(each.problems for each in verdicts):
         shutil.rmtree(place)
     return verdicts
+
+
+def recovery_point(
+    server: ForkServer, directory: Path, plan: Plan, base: Path | None, kill_at: int, recoveries: Sequence[int]
+) -> Verdict:
+    """Kill a run of the plan, then each of some recoveries at a write-class call of its own, and look."""
+    point = replay("recovery", plan, kill_at=kill_at, recoveries=recoveries)
+    place = directory / f"recovery-{plan.writers}-{plan.first}-{plan.seed}-{kill_at}"
+    place.mkdir()
+    if base is not None:
+        shutil.copytree(base, place / "db")
+    here = replace(plan, path=str(place / "db"))
+    ended = server.call("run_until_killed", here, kill_at)
+    reports = with_history(Reports.parse(ended.lines), plan)
+    killed = 0
+    for each in recoveries:
+        ended = server.call("recover_until_killed", str(place / "db"), each)
+        if ended.status not in (-9, 0):
+            told = ended.written.decode(errors="replace")
+            return Verdict(point, [f"recovery {killed} ended with {ended.status}: {told}"])
+        killed += ended.status == -9
+    verdict = inspected(server, point, f"{killed} recoveries killed", place / "db", here, reports, twice=True)
+    if not verdict.problems:
+        shutil.rmtree(place)
+    return verdict
+
+
+def volume_point(server: ForkServer, volume: Volume, plan: Plan, lose_at: int, flag: int) -> Verdict:
+    """Shut a real file system down at the ``lose_at``-th write-class call of a run of the plan, and look."""
+    point = replay("volume", plan, lose_at=lose_at, flag=flag)
+    here = replace(plan, path=str(volume.root / "db"))
+    ended = server.call("run_until_shutdown", here, str(volume.root), lose_at, flag)
+    if ended.status not in (-9, 0):
+        told = ended.written.decode(errors="replace")
+        return Verdict(point, [f"the child ended with {ended.status}: {told}"], broken=True)
+    volume.restart()
+    reports = Reports.parse(ended.lines)
+    call = next((each["call"] for each in reports.other if each["event"] == "killed"), "")
+    return inspected(server, point, call, volume.root / "db", here, reports, twice=False)
+
+
+def error_point(
+    server: ForkServer, directory: Path, plan: Plan, number: int, calls: tuple[str, ...], fail_at: int
+) -> Verdict:
+    """Have one call of a run of the plan return an error, and look."""
+    point = replay("error", plan, number=number, calls=calls, fail_at=fail_at)
+    place = directory / f"{errno.errorcode[number]}-{plan.seed}-{fail_at}"
+    place.mkdir()
+    here = replace(plan, path=str(place / "db"))
+    ended = server.call("run_with_error", here, number, calls, fail_at)
+    if ended.status != 0:
+        told = ended.written.decode(errors="replace")
+        return Verdict(point, [f"the child ended with {ended.status}: {told}"], broken=True)
+    reports = Reports.parse(ended.lines)
+    told = [each for each in reports.other if each["event"] == "differs"]
+    verdict = inspected(server, point, "", place / "db", here, reports, twice=False)
+    failed = next((each["call"] for each in reports.other if each["event"] == "failed"), "none")
+    return replace(verdict, place=failed, problems=[*(f"before closing: {each}" for each in told), *verdict.problems])
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

@@ -8,16 +8,22 @@ import importlib
 import io
 import logging
 import os
+import shutil
+import signal
 import subprocess
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.crash.crowd import Crowd, Outcome, Place
+from tests.crash.damages import OTHER, OTHER_ROWS, Damage, judged_damage
 from tests.crash.flips import Finding, Flip, complete, found
 from tests.crash.history import Batch, State
-from tests.crash.mutants import PowerLossFileSystem, acknowledge_before_sync
+from tests.crash.mutants import mutant_of
 from tests.crash.observe import observe
+from tests.crash.power import PowerLossFileSystem
+from tests.crash.volume import shut_down
 from tests.crash.workload import (
     NAME,
     OPTIONS,
@@ -28,6 +34,7 @@ from tests.crash.workload import (
     inspect,
     reporter,
 )
+from tests.reproducible import reproducible
 from tests.storage.faults import CountingFileSystem, FailingFileSystem, KillingFileSystem
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.errors import FailedPrecondition, Unavailable
@@ -85,12 +92,14 @@ def count_calls(_: int, plan: Plan) -> dict[str, int]:
 
 
 def build(_: int, plan: Plan) -> None:
-    """Run the plan to its end, the database closed cleanly."""
-    Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
+    """Run the plan to its end, the database closed cleanly; its names and sizes are the same every time."""
+    with reproducible(plan.seed, clock=False):
+        Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
 
 
-def run_until_killed(fd: int, plan: Plan, kill_at: int) -> None:
+def run_until_killed(fd: int, plan: Plan, kill_at: int, mutant: str = "") -> None:
     """Run the plan and die at a write-class call."""
+    mutant_of(mutant).apply()
     report = reporter(fd)
 
     class Telling(KillingFileSystem):
@@ -102,7 +111,7 @@ def run_until_killed(fd: int, plan: Plan, kill_at: int) -> None:
     Workload(plan, Telling(kill_at), kernels(), report).run()
 
 
-def recover_until_killed(_: int, path: str, kill_at: int) -> int:
+def recover_log_until_killed(_: int, path: str, kill_at: int) -> int:
     """Open a database that has much to replay and die at a write-class call; how many there were if that never came."""
     file_system = KillingFileSystem(kill_at)
     with EmbeddedDatabase.open(path, options=OPTIONS, kernels=kernels(), file_system=file_system) as database:
@@ -110,24 +119,49 @@ def recover_until_killed(_: int, path: str, kill_at: int) -> int:
     return file_system.total
 
 
+def recover_until_killed(_: int, path: str, kill_at: int) -> None:
+    """Open what a crash left, have it write everything out, and die at a write-class call, if it makes so many."""
+    file_system = KillingFileSystem(kill_at)
+    with EmbeddedDatabase.open(path, options=OPTIONS, kernels=kernels(), file_system=file_system) as database:
+        if NAME in database.collections():
+            database.collection(NAME).wait_indexed(60)
+
+
+def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
+    """Run the plan on a volume, shut the volume down at a write-class call, and die."""
+    report = reporter(fd)
+
+    class Telling(CountingFileSystem):
+        def before(self, call: str, *arguments: Any) -> None:
+            super().before(call, *arguments)
+            if self.total == lose_at:
+                report("killed", call=call)
+                shut_down(Path(root), flag)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    Workload(plan, Telling(), kernels(), report).run()
+
+
 def run_until_power_loss(
-    fd: int, plan: Plan, lose_at: int, left_out: tuple[str, ...], early: bool, survivors: list[tuple[str, int | None]]
+    fd: int, plan: Plan, lose_at: int, lose_on: str, mutant: str, survivors: list[tuple[str, int | None]]
 ) -> None:
     """Run the plan, lose the power at a write-class call, and leave what survives in each of ``survivors``.
 
     Parameters
     ----------
-    left_out
-        Kinds of sync that do nothing.
-    early
-        Acknowledge before the sync.
+    lose_at, lose_on
+        As ``PowerLossFileSystem`` takes them.
+    mutant
+        The name of the engine to run; empty for the right one.
     survivors
         (directory, seed of what unsynced pieces survive or None for none of them).
     """
     report = reporter(fd)
-    if early:
-        acknowledge_before_sync()
-    file_system = PowerLossFileSystem(Path(plan.path).parent, left_out=left_out, lose_at=lose_at)
+    wrong = mutant_of(mutant)
+    wrong.apply()
+    file_system = PowerLossFileSystem(
+        Path(plan.path).parent, lose_at=lose_at, lose_on=lose_on, left_out={wrong.left_out} - {""}
+    )
     workload = Workload(plan, file_system, kernels(), report)
     try:
         workload.run()
@@ -174,10 +208,35 @@ def look(_: int, path: str, writers: int, retries: list[Batch], twice: bool) -> 
     return inspect(path, writers, retries, kernels(), twice=twice)
 
 
-def flip_bytes(_: int, base: str, place: str, flips: list[Flip], plan: Plan, state: State) -> list[Finding]:
+def flip_bytes(
+    _: int, base: str, place: str, flips: list[Flip], plan: Plan, state: State, mutant: str = ""
+) -> list[Finding]:
     """Judge some flips, one after the other; a child that is killed is asked again for each of them."""
+    mutant_of(mutant).apply()
     return [
         found(Path(base), Path(place) / str(number), flip, plan, state, kernels()) for number, flip in enumerate(flips)
+    ]
+
+
+def build_two(_: int, plan: Plan, older: str) -> None:
+    """As ``build``, with a second collection; a copy of the half-way state goes to ``older``."""
+    half = plan.batches // 2
+    run = replace(plan, batches=half)
+    Workload(run, FileSystem(), kernels(), lambda *_, **__: None).run()
+    shutil.copytree(plan.path, older)
+    rest = replace(plan, first=half, batches=plan.batches - half)
+    Workload(rest, FileSystem(), kernels(), lambda *_, **__: None).run()
+    with EmbeddedDatabase.open(plan.path, options=OPTIONS, kernels=kernels()) as database:
+        other = database.create_collection(OTHER, dim=3)
+        other.upsert(range(OTHER_ROWS), [[1.0, number, 2.0] for number in range(OTHER_ROWS)])
+        other.flush()
+
+
+def damage_files(_: int, base: str, older: str, place: str, damages: list[Damage], plan: Plan, state: State) -> Any:
+    """Judge some damages, one after the other."""
+    return [
+        judged_damage(Path(base), Path(older), Path(place) / str(number), damage, plan, state, kernels())
+        for number, damage in enumerate(damages)
     ]
 
 

@@ -7,75 +7,53 @@ recovers what was acknowledged.
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.crash.forks import Forks, ForkServer
-from tests.crash.history import SCHEMA, Reports, State, applied, batch
+from tests.crash.forks import Forks
+from tests.crash.history import SCHEMA, State, applied, batch
 from tests.crash.observe import differences, observe
-from tests.crash.points import Verdict, failures, inspected, summary
-from tests.crash.test_kill import ONE_WRITER, TWO_WRITERS
-from tests.crash.test_power_loss import spread
+from tests.crash.points import Verdict, error_point
+from tests.crash.runs import ONE_WRITER, TWO_WRITERS, calls_of, check, long_plan, spread
 from tests.crash.workload import OPTIONS, Plan, hand_over
+from tests.trust import Trust
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.storage.io import FileSystem
 
 SPACE = ("create", "write", "allocate", "extend", "committing")
 SYNCS = ("fsync", "fdatasync", "fsync_directory")
+QUOTA_S = 12.0
 
 
-def point(server: ForkServer, directory: Path, plan: Plan, number: int, calls: tuple[str, ...], at: int) -> Verdict:
-    """Fail one call of a run of the plan, and look."""
-    name = f"{errno.errorcode[number]} at the {at}-th of {calls} of {plan}"
-    place = directory / f"{errno.errorcode[number]}-{plan.seed}-{at}"
-    place.mkdir()
-    here = replace(plan, path=str(place / "db"))
-    ended = server.call("run_with_error", here, number, calls, at)
-    if ended.status != 0:
-        return Verdict(name, [f"the child ended with {ended.status}: {ended.written.decode(errors='replace')}"])
-    reports = Reports.parse(ended.lines)
-    told = [each for each in reports.other if each["event"] == "differs"]
-    verdict = inspected(server, name, "", place / "db", here, reports, twice=False)
-    failed = next((each["call"] for each in reports.other if each["event"] == "failed"), "none")
-    return replace(verdict, place=failed, problems=[*(f"before closing: {each}" for each in told), *verdict.problems])
-
-
-def points(forks: Forks, directory: Path, plan: Plan, number: int, calls: tuple[str, ...], count: int) -> list[Verdict]:
-    place = directory / "counted"
-    place.mkdir()
-    counted = forks.map(lambda server, each: server.call("count_calls", each), [replace(plan, path=str(place / "db"))])[
-        0
-    ].result
-    total = sum(counted.get(call, 0) for call in calls)
-    return forks.map(
-        lambda server, at: point(server, directory, plan, number, calls, at), spread(total, count, plan.seed)
-    )
-
-
-def check(verdicts: list[Verdict], points_min: int) -> None:
-    print(summary(verdicts))
-    assert not any(each.problems for each in verdicts), failures(verdicts)
-    assert len(verdicts) >= points_min
+def points(
+    forks: Forks, directory: Path, plan: Plan, number: int, calls: tuple[str, ...], count: int, limit_s: float
+) -> list[Verdict]:
+    made = calls_of(forks, directory, plan)
+    numbers = spread(sum(made.get(call, 0) for call in calls), count, plan.seed)
+    return forks.map(lambda server, at: error_point(server, directory, plan, number, calls, at), numbers, limit_s)
 
 
 @pytest.mark.parametrize("plan", [ONE_WRITER, TWO_WRITERS], ids=["one writer", "two writers"])
-def test_a_full_disk_refuses_without_effect(servers: Forks, quick_directory: Path, plan: Plan) -> None:
-    check(points(servers, quick_directory, plan, errno.ENOSPC, SPACE, 75), 70)
+def test_a_full_disk_refuses_without_effect(servers: Forks, quick_directory: Path, trust: Trust, plan: Plan) -> None:
+    check(trust, "P5", points(servers, quick_directory, plan, errno.ENOSPC, SPACE, 75, QUOTA_S), 75)
 
 
 @pytest.mark.parametrize("plan", [ONE_WRITER, TWO_WRITERS], ids=["one writer", "two writers"])
-def test_a_failed_sync_acknowledges_nothing(servers: Forks, quick_directory: Path, plan: Plan) -> None:
-    check(points(servers, quick_directory, plan, errno.EIO, SYNCS, 50), 45)
+def test_a_failed_sync_acknowledges_nothing(servers: Forks, quick_directory: Path, trust: Trust, plan: Plan) -> None:
+    check(trust, "P6", points(servers, quick_directory, plan, errno.EIO, SYNCS, 50, QUOTA_S), 50)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30, 34))
-@pytest.mark.parametrize(("number", "calls"), [(errno.ENOSPC, SPACE), (errno.EIO, SYNCS)], ids=["full", "failed"])
-def test_at_every_call(servers: Forks, quick_directory: Path, seed: int, number: int, calls: tuple[str, ...]) -> None:
-    plan = Plan("", seed=seed, writers=1 + seed % 2, batches=24, pause_every=2 + seed % 3)
-    check(points(servers, quick_directory, plan, number, calls, 400), 100)
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize(
+    ("promise", "error", "calls"), [("P5", errno.ENOSPC, SPACE), ("P6", errno.EIO, SYNCS)], ids=["full", "failed"]
+)
+def test_at_every_call(
+    servers: Forks, quick_directory: Path, trust: Trust, number: int, promise: str, error: int, calls: tuple[str, ...]
+) -> None:
+    aim = trust.sized(400)
+    check(trust, promise, points(servers, quick_directory, long_plan(trust.seed, number), error, calls, aim, 3_600), 40)
 
 
 class NoRoomForMirrors(FileSystem):

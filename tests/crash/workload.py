@@ -13,17 +13,23 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from tests.crash.history import SCHEMA, Batch, batch, state_after
 from tests.crash.observe import Observation, differences, observe
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
+from vecdb.engine.manifest import Manifest
 from vecdb.engine.options import EngineOptions
-from vecdb.errors import NotFound, ResourceExhausted
+from vecdb.engine.state import LOG, MIRROR
+from vecdb.errors import NotFound, ResourceExhausted, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.results import WriteResult
+from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
+from vecdb.storage.mirror import read_mirror
+from vecdb.storage.wal import Log
 
 NAME = "docs"
 ROW_BYTES = 250 + 4 * 12
@@ -224,16 +230,41 @@ class Inspection:
         (seq, upserted, deleted) that a second attempt at each batch gave, in the order asked for.
     after
         What it holds after those, and after closing and opening once more.
+    rebuildable_seq
+        The last write that could be had back without the metadata, from the mirror, segments and log; or why not.
     """
 
     before: Observation | None
     retried: list[tuple[int, int, int]]
     after: Observation | None
+    rebuildable_seq: int | str
+
+
+def rebuildable_seq(path: Path) -> int | str:
+    """As ``Inspection`` says; reads only."""
+    last = 0
+    for place in sorted((path / "collections").glob("*")):
+        directory = MmapDirectory(place, FileSystem(), read_only=True)
+        try:
+            mirror = read_mirror(directory, MIRROR)
+            if mirror is None:
+                continue
+            manifest = Manifest.decode(mirror.payload, str(place / MIRROR))
+            missing = manifest.file_names() - set(directory.names())
+            if missing:
+                return f"the mirror names files that are not there: {sorted(missing)}"
+            last = max(last, manifest.flushed_seq)
+            log = Log(directory.child(LOG, create=False))
+            last = max(last, *(seq for seq, _ in log.replay(manifest.flushed_seq)), 0)
+        except VecdbError as error:
+            return f"mirror, segments and log do not do without the metadata: {error}"
+    return last
 
 
 def inspect(path: str, writers: int, retries: list[Batch], kernels: Kernels, *, twice: bool) -> Inspection:
     """Open, ask everything, hand the ``retries`` over again, and ask once more."""
     before = after = None
+    rebuildable = rebuildable_seq(Path(path))
     retried: list[tuple[int, int, int]] = []
     with EmbeddedDatabase.open(path, options=OPTIONS, kernels=kernels) as database:
         with suppress(NotFound):
@@ -248,4 +279,4 @@ def inspect(path: str, writers: int, retries: list[Batch], kernels: Kernels, *, 
     if before is not None and twice:
         with EmbeddedDatabase.open(path, options=OPTIONS, kernels=kernels) as database:
             after = observe(database.collection(NAME), range(writers))
-    return Inspection(before, retried, after)
+    return Inspection(before, retried, after, rebuildable)

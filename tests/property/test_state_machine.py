@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.crash.observe import ranking_differences, same_vectors
 from tests.property.freezing import FreezableFileSystem
+from tests.trust import Trust
 from vecdb.api import Collection
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
@@ -42,6 +51,8 @@ OPTIONS = EngineOptions(
 )
 KERNELS = choose_kernels("reference")
 MEMORY = Path("/dev/shm")
+EXAMPLES_OF_A_PART = 20
+SNAPSHOTS = ("first", "二", "third")
 
 IDS: list[PointId] = [*range(9), *map(str, range(9)), 2**64 - 1, "é" * 200, "退货"]
 ids = st.sampled_from(IDS)
@@ -111,14 +122,24 @@ def batches(draw: st.DrawFn) -> dict[PointId, Stored]:
 
 
 class EngineBesideModel(RuleBasedStateMachine):
-    """The rules."""
+    """The rules.
+
+    Attributes
+    ----------
+    counted
+        Examples and steps so far.
+    """
+
+    counted: ClassVar[list[int]] = [0, 0]
 
     def __init__(self) -> None:
         super().__init__()
+        self.counted[0] += 1
         self.root = Path(tempfile.mkdtemp(prefix="vecdb-machine-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self.file_system = FreezableFileSystem()
         self.places = 0
         self.model: dict[PointId, Stored] = {}
+        self.snapshots: dict[str, dict[PointId, Stored]] = {}
         self.last_seq = 0
         self.applied: list[tuple[str, Callable[[str], WriteResult], WriteResult]] = []
         self.requests = 0
@@ -216,6 +237,49 @@ class EngineBesideModel(RuleBasedStateMachine):
         self.open()
         self.look()
 
+    @rule(points=batches(), request=st.booleans())
+    def crash_after_upsert(self, points: dict[PointId, Stored], request: bool) -> None:
+        """A batch, kill -9, and the same batch handed over again, as a client does that heard no answer."""
+        self.upsert(points)  # type: ignore[call-arg]
+        request_id, hand_over, told = self.applied[-1]
+        self.crash()  # type: ignore[call-arg]
+        if request:
+            again = hand_over(request_id)
+            assert (again.seq, again.upserted, again.deleted) == (told.seq, told.upserted, told.deleted)
+
+    @rule()
+    def compact(self) -> None:
+        self.collection.compact()
+
+    @rule(name=st.sampled_from(SNAPSHOTS))
+    def create_snapshot(self, name: str) -> None:
+        if name not in self.snapshots:
+            self.collection.create_snapshot(name)
+            self.snapshots[name] = dict(self.model)
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def drop_snapshot(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.snapshots)))
+        self.collection.drop_snapshot(name)
+        del self.snapshots[name]
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data(), field=st.sampled_from([BODY, TITLE]), k=st.sampled_from([1, 5, 40]))
+    def look_at_snapshot(self, data: st.DataObject, field: str, k: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.snapshots)))
+        held = self.snapshots[name]
+        assert self.collection.count(at=name) == len(held)
+        found = self.collection.get(IDS, with_vectors=True, at=name)
+        assert [each.id for each in found] == [each for each in IDS if each in held]
+        for each in found:
+            assert each.payload == held[each.id].payload
+            assert same_vectors(each.vectors, held[each.id].vectors)
+        query = np.array(data.draw(vectors_of[field]), np.float32)
+        hits = self.collection.search(query, k, field=field, recall="exact", at=name)
+        allowed = {each: stored.vectors[field] for each, stored in held.items() if field in stored.vectors}
+        assert not ranking_differences(hits.ids, hits.distances.tolist(), allowed, query, METRICS[field], k, exact=True)
+
     @rule(chosen=st.lists(ids, max_size=10))
     def get(self, chosen: list[PointId]) -> None:
         found = self.collection.get(chosen, with_vectors=True)
@@ -292,6 +356,7 @@ class EngineBesideModel(RuleBasedStateMachine):
 
     @invariant()
     def counts(self) -> None:
+        self.counted[1] += 1
         if self.database is not None:
             assert self.collection.count() == len(self.model)
             wanted = sum(number(stored.payload) >= 2 for stored in self.model.values())
@@ -315,13 +380,35 @@ class EngineBesideModel(RuleBasedStateMachine):
             shutil.rmtree(self.root, ignore_errors=True)
 
 
-TestEngineBesideModel = EngineBesideModel.TestCase
-TestEngineBesideModel.settings = settings(settings.get_profile("gate"), max_examples=60, stateful_step_count=30)
+def run(trust: Trust, examples: int, steps: int, limit_s: float) -> None:
+    """Run examples in parts, each with a seed of its own, until there are enough or the time is up."""
+    begun_s = time.monotonic()
+    counted = [0, 0]
+    try:
+        for part in range(-(-examples // EXAMPLES_OF_A_PART)):
+            if time.monotonic() > begun_s + limit_s:
+                break
+            drawn = trust.seed * 1_000_000 + part
+            machine = seed(drawn)(type("EngineBesideModel", (EngineBesideModel,), {"counted": counted}))
+            how = settings(
+                settings.get_profile("gate"),
+                max_examples=min(EXAMPLES_OF_A_PART, examples - part * EXAMPLES_OF_A_PART),
+                stateful_step_count=steps,
+            )
+            try:
+                run_state_machine_as_test(machine, settings=how)
+            except Exception as error:
+                error.add_note(f"part {part}: seed({drawn})")
+                raise
+    finally:
+        trust.points("P9 P2 P10", counted[1], told=f"steps, in {counted[0]} examples")
+    assert counted[0] > examples // 20
 
 
-class LongEngineBesideModel(EngineBesideModel):
-    """The same for longer."""
+def test_the_engine_beside_a_model(trust: Trust) -> None:
+    run(trust, 300, 40, 55.0)
 
 
-TestLong = pytest.mark.slow(LongEngineBesideModel.TestCase)
-TestLong.settings = settings(settings.get_profile("long"), max_examples=600, stateful_step_count=60)
+@pytest.mark.slow
+def test_the_engine_beside_a_model_for_long(trust: Trust) -> None:
+    run(trust, trust.sized(20_000), 60, 8 * 3_600)

@@ -1,7 +1,9 @@
 """A file system that knows what a loss of power would leave: what was synced, and perhaps pieces of what was not.
 
 Content is durable as of the last ``fsync`` or ``fdatasync`` of the file, names as of the last sync of their directory.
-``materialise`` writes that state into another directory. Nothing is really synced, so that it is quick.
+An LMDB environment is durable as of the last commit that was finished; one that is interrupted leaves pieces of its
+pages behind, but not the page that makes them count. ``materialise`` writes that state into another directory. Nothing
+is really synced, so that it is quick.
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.storage.faults import WatchedFileSystem
 from vecdb.storage.io import FileSystem
 
 SECTOR_BYTES = 512
+META_BYTES = 2 * 4_096
+"""The first two pages of an environment: one of them is written last, in a write that is durable on return."""
+
+NAMES: Final = -1
+"""In place of a seed: all names survive and no content, as where a journal was written out and the data was not."""
 
 
 class PowerLoss(BaseException):
@@ -28,6 +35,7 @@ class _File:
 
     path: Path
     durable: bytes = b""
+    committing: bool = False
 
     def present(self) -> bytes:
         return self.path.read_bytes() if self.path.exists() else self.durable
@@ -108,15 +116,15 @@ class ForgetfulFileSystem(WatchedFileSystem):
         super().close(fd)
 
     def fsync(self, fd: int) -> None:
-        self.before("fsync")
+        self.before("fsync", fd)
         self._open[fd].durable = self._open[fd].present()
 
     def fdatasync(self, fd: int) -> None:
-        self.before("fdatasync")
+        self.before("fdatasync", fd)
         self._open[fd].durable = self._open[fd].present()
 
     def fsync_directory(self, path: Path) -> None:
-        self.before("fsync_directory")
+        self.before("fsync_directory", path)
         folder = self._folder(path)
         folder.durable = dict(folder.names)
         folder.pending.clear()
@@ -149,21 +157,25 @@ class ForgetfulFileSystem(WatchedFileSystem):
         folder = self._folder(path.parent)
         if path.name not in folder.names:
             folder.change(path.name, _File(path))
+        node = folder.names[path.name]
+        assert isinstance(node, _File)
+        node.committing = True
 
     def committed(self, path: Path) -> None:
-        # LMDB has synced by itself: a loss of power at this call comes after that.
+        # A loss of power at this call is one in the middle of the commit: what LMDB wrote is not all durable.
+        super().committed(path)
         node = self._folder(path.parent).names[path.name]
         assert isinstance(node, _File)
         node.durable = node.present()
-        super().committed(path)
+        node.committing = False
 
     def materialise(self, target: Path, *, seed: int | None = None) -> None:
         """Write into the new directory ``target`` what a loss of power now would leave.
 
         With a ``seed``, changes of names since the last sync of a directory survive up to a random one, and unsynced
-        content survives in random sectors.
+        content survives in random sectors; with ``NAMES`` all changes of names survive, and zeros for unsynced content.
         """
-        _write(self._tree, target, None if seed is None else random.Random(seed))
+        _write(self._tree, target, seed if seed in (None, NAMES) else random.Random(seed))
 
     def _folder(self, path: Path) -> _Folder:
         folder = self._tree
@@ -203,26 +215,39 @@ def _scan(path: Path) -> _Folder:
     return folder
 
 
-def _write(folder: _Folder, target: Path, chance: random.Random | None) -> None:
+def _write(folder: _Folder, target: Path, chance: random.Random | int | None) -> None:
     target.mkdir()
     names = dict(folder.durable)
-    if chance is not None:
+    if isinstance(chance, random.Random):
         for change in folder.pending[: chance.randint(0, len(folder.pending))]:
             _apply(names, change)
+    elif chance == NAMES:
+        names = dict(folder.names)
     for name, node in names.items():
         if isinstance(node, _Folder):
             _write(node, target / name, chance)
+        elif isinstance(chance, random.Random):
+            (target / name).write_bytes(_mixed(node, chance))
         else:
-            (target / name).write_bytes(node.durable if chance is None else _mixed(node, chance))
+            size_bytes = len(node.durable) if chance is None else len(node.present())
+            (target / name).write_bytes(node.durable[:size_bytes].ljust(size_bytes, b"\0"))
 
 
 def _mixed(node: _File, chance: random.Random) -> bytes:
     present = node.present()
-    if present == node.durable:
+    if present == node.durable or (node.committing and chance.random() < 0.3):
         return present
+    mixed = _sectors(present, node, chance)
+    if node.committing:
+        metas = node.durable[:META_BYTES]
+        mixed[: len(metas)] = metas
+    return bytes(mixed)
+
+
+def _sectors(present: bytes, node: _File, chance: random.Random) -> bytearray:
     mixed = bytearray(chance.choice((len(present), len(node.durable))))
     for begin in range(0, len(mixed), SECTOR_BYTES):
         source = chance.choice((present, node.durable))
         piece = source[begin : min(begin + SECTOR_BYTES, len(mixed))]
         mixed[begin : begin + len(piece)] = piece
-    return bytes(mixed)
+    return mixed

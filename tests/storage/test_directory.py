@@ -82,7 +82,7 @@ def test_names_never_leave_the_directory(directory: MmapDirectory, name: str) ->
 
 
 def test_sub_directories(directory: MmapDirectory) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(Corruption):
         directory.child("sub", create=False)
     child = directory.child("sub", create=True)
     child.write_file("file", b"x")
@@ -106,7 +106,7 @@ def test_a_read_only_directory_refuses_changes(directory: MmapDirectory) -> None
     ):
         with pytest.raises(FailedPrecondition):
             change()
-    with pytest.raises(NotFound):
+    with pytest.raises(Corruption):
         reading.child("sub", create=True)
 
 

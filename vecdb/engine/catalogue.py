@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from vecdb.engine.events import logger
+from vecdb.engine.stored_message import refuse_unknown_fields
 from vecdb.errors import Corruption, VecdbError
 from vecdb.storage.checksum import random_id
 from vecdb.storage.directory import MmapDirectory
@@ -201,4 +202,5 @@ def _decode(value: bytes, where: str) -> CatalogueEntry:
         message = log_pb2.CatalogueEntry.FromString(value)
     except DecodeError as error:
         raise Corruption(f"{where}: an entry cannot be read: {error}", field=f"{where}/data.mdb") from error
+    refuse_unknown_fields(message, f"{where}/data.mdb")
     return CatalogueEntry(message.name, message.collection_id, message.created_us)

@@ -113,6 +113,9 @@ class EmbeddedDatabase(Database):
                 limit="a database or an empty directory",
                 value=root.path,
             )
+        if root.exists(MARKER):
+            # Ahead of the lock, which writes down its holder: a database of another version keeps every byte.
+            read_marker(root)
         lock = DirectoryLock.acquire(root)
         events = Events("")
         try:
@@ -244,9 +247,6 @@ class EmbeddedDatabase(Database):
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
         try:
-            if collection_id not in self._collections.children():
-                where = str(self._collections.path / collection_id)
-                raise Corruption(f"{where} is missing", field=where)
             directory = self._collections.child(collection_id, create=False)
             state = open_collection_state(directory, collection_id, self._options, self.kernels, self._resources)
             opened = OpenCollection(state, self._threads)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import xxhash
 from google.protobuf.message import DecodeError
 
-from vecdb.errors import Corruption, VecdbError
+from vecdb.engine.stored_message import refuse_unknown_fields
+from vecdb.errors import Corruption, FailedPrecondition, VecdbError
 from vecdb.requests import DeleteRequest, FilterText, UpsertRequest, WriteRequest
 from vecdb.types import PointId
 from vecdb.v1 import log_pb2
@@ -48,6 +49,7 @@ class AppliedRequest:
     def decode(cls, data: bytes) -> AppliedRequest:
         """From bytes."""
         message = log_pb2.AppliedRequest.FromString(data)
+        refuse_unknown_fields(message, "a retained request")
         return cls(
             message.request_id, message.request_digest, message.seq, message.time_us, message.upserted, message.deleted
         )
@@ -96,18 +98,23 @@ def decode_record(seq: int, data: bytes) -> Record:
     ------
     Corruption
         Where it encodes none, or one of another seq: it passed its checksum, so it was written wrong.
+    FailedPrecondition
+        A later version of vecdb wrote it: it holds what is unknown here.
     """
     name = f"log record {seq}"
     try:
         message = log_pb2.LogRecord.FromString(data)
+        refuse_unknown_fields(message, name)
         upserts = tuple(_decode_upserts(message))
         deletes = tuple(
             decode_ids(effect.delete.ids) for effect in message.effects if effect.WhichOneof("effect") == "delete"
         )
+    except FailedPrecondition:
+        raise
     except (DecodeError, VecdbError, ValueError) as error:
         raise Corruption(f"{name} cannot be decoded: {error}", field=name) from error
     if message.seq != seq or len(upserts) + len(deletes) != len(message.effects):
-        raise Corruption(f"{name} holds seq {message.seq} or an unknown effect", field=name, value=message.seq)
+        raise Corruption(f"{name} holds seq {message.seq} or an effect that is none", field=name, value=message.seq)
     return Record(seq, message.time_us, message.request_id, message.request_digest, upserts, deletes)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from vecdb.bitmap import CHUNK_ROWS, LiveRows
-from vecdb.errors import Corruption, VecdbError
+from vecdb.engine.stored_message import refuse_unknown_fields
+from vecdb.errors import Corruption, FailedPrecondition, Unimplemented, VecdbError
 from vecdb.schema import CollectionSchema
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.storage.array_file import FileRef
@@ -124,9 +125,18 @@ class Manifest:
 
     @classmethod
     def decode(cls, data: bytes, where: str) -> Manifest:
-        """The manifest that ``data`` encodes; ``where`` is what an error calls its place."""
+        """The manifest that ``data`` encodes; ``where`` is what an error calls its place.
+
+        Raises
+        ------
+        Corruption
+            It encodes none.
+        FailedPrecondition
+            A later version of vecdb wrote it: it holds what is unknown here.
+        """
         try:
             message = log_pb2.Manifest.FromString(data)
+            refuse_unknown_fields(message, where)
             return cls(
                 message.collection,
                 message.collection_id,
@@ -137,6 +147,10 @@ class Manifest:
                 tuple(_decode_segment(each) for each in message.segments),
                 tuple(_decode_snapshot(each) for each in message.snapshots),
             )
+        except FailedPrecondition:
+            raise
+        except Unimplemented as error:
+            raise FailedPrecondition(f"{where}: a later version of vecdb wrote it: {error}", field=where) from error
         except (DecodeError, VecdbError, ValueError) as error:
             raise Corruption(f"{where}: the manifest cannot be read: {error}", field=where) from error
 
@@ -164,9 +178,16 @@ def _encode_segment(entry: SegmentEntry) -> log_pb2.Segment:
     )
 
 
+def _decode_role(name: str) -> Role:
+    try:
+        return Role(name)
+    except ValueError as error:
+        raise Unimplemented(f"the role {name!r} is unknown here", field="role", value=name) from error
+
+
 def _decode_segment(message: log_pb2.Segment) -> SegmentEntry:
     files = tuple(
-        SegmentFile(Role(file.role), file.field, file.generation, _decode_ref(file)) for file in message.files
+        SegmentFile(_decode_role(file.role), file.field, file.generation, _decode_ref(file)) for file in message.files
     )
     return SegmentEntry(SegmentId(message.segment_id), message.rows, message.seq_first, message.seq_last, files)
 

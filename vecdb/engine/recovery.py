@@ -128,10 +128,11 @@ def open_collection_state(
     # A commit that was interrupted may have to be completed, though the disk is full.
     metadata, manifest = resources.reserve.spent_on(lambda: read_manifest(directory, collection_id), events.report)
     events.collection = manifest.collection
-    if LOG not in directory.children():
+    try:
+        log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
+    except BaseException:
         metadata.close()
-        raise Corruption(f"{directory.path / LOG} is missing", field=str(directory.path / LOG))
-    log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
+        raise
     try:
         live_chunks = dict(metadata.items(LIVE_PREFIX))
         where = f"{directory.path}/data.mdb"

@@ -286,12 +286,14 @@ class MmapDirectory:
 
         Raises
         ------
-        NotFound
-            It does not exist and is not to be created.
+        Corruption
+            It does not exist and is not to be created: whoever asks for it knows that it was there.
         """
-        return MmapDirectory.open(
-            self.path_of(name), self.fs, create=create and not self.read_only, read_only=self.read_only
-        )
+        path = self.path_of(name)
+        try:
+            return MmapDirectory.open(path, self.fs, create=create and not self.read_only, read_only=self.read_only)
+        except NotFound as error:
+            raise Corruption(f"{path} is missing", field=str(path)) from error
 
     def remove_child(self, name: str) -> None:
         """Remove a sub-directory and all in it, durably; a missing one is no error."""

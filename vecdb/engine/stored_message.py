@@ -1,0 +1,42 @@
+"""Messages as a database stores them: whatever a reader does not know in one is refused, never dropped in silence.
+
+protobuf keeps fields that it does not know and says nothing. In a stored message such a field was written by a later
+vecdb and may mean anything, a file to be read or rows to be hidden; who ignores it gives wrong answers. The policy is
+in ``docs/formats/versions.md``.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from vecdb.errors import FailedPrecondition
+
+
+def refuse_unknown_fields(message: Message, where: str) -> None:
+    """See to it that every field of a stored message, and of all messages in it, is known here.
+
+    Parameters
+    ----------
+    where
+        What an error calls the place of the message.
+
+    Raises
+    ------
+    FailedPrecondition
+        A later version of vecdb wrote it.
+    """
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        number = unknown[0].field_number
+        kind = message.DESCRIPTOR.name
+        raise FailedPrecondition(
+            f"{where}: field {number} of {kind} is unknown here: a later version of vecdb wrote it",
+            field=where,
+            value=f"field {number} of {kind}",
+        )
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for each in (value,) if isinstance(value, Message) else value:
+            refuse_unknown_fields(each, where)
