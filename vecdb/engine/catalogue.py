@@ -80,9 +80,9 @@ class Catalogue:
         """By name."""
         return self._entries
 
-    def add(self, name: str, collection_id: str) -> CatalogueEntry:
-        """Make a collection exist; durable on return."""
-        entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000)
+    def add(self, name: str, collection_id: str, created_us: int | None = None) -> CatalogueEntry:
+        """Make a collection exist, created now unless it is said when; durable on return."""
+        entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000 if created_us is None else created_us)
         encoded = log_pb2.CatalogueEntry(
             name=name, collection_id=collection_id, created_us=entry.created_us
         ).SerializeToString(deterministic=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from vecdb.api import Database
-from vecdb.engine.catalogue import Catalogue
+from vecdb.archive.manifest import report_of
+from vecdb.archive.reading import read_manifest_bytes
+from vecdb.archive.target import FileOutput, Pieces, Progress, Target, output_to, write_pieces
+from vecdb.engine.backup import FrozenCollection, backup_pieces
+from vecdb.engine.catalogue import Catalogue, CatalogueEntry
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.marker import MARKER, read_marker, write_marker
@@ -17,10 +22,10 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import create_collection_files
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
-from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, NotFound
+from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, InvalidArgument, NotFound
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import SearchRequest
-from vecdb.results import Hits
+from vecdb.results import BackupReport, Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
@@ -191,6 +196,33 @@ class EmbeddedDatabase(Database):
                 self._open.close_dropped(entry.collection_id)
             finally:
                 self._collections.remove_child(entry.collection_id)
+
+    def backup(
+        self, target: Target, *, since: str | Path | None = None, progress: Progress | None = None
+    ) -> BackupReport:
+        """As ``Database.backup``."""
+        self._check_open()
+        fs = self._collections.fs
+        since_manifest = b"" if since is None else read_manifest_bytes(since, fs)
+        output = output_to(target, fs)
+        if isinstance(output, FileOutput) and output.path.is_relative_to(fs.resolved(self.path)):
+            output.abandon()
+            raise InvalidArgument(
+                f"{output.path} is inside the database; write backups elsewhere", field="target", value=output.path
+            )
+        return report_of(*write_pieces(self.run_backup(since_manifest), output, progress))
+
+    def run_backup(self, since_manifest: bytes) -> Pieces:
+        """As ``Database.run_backup``."""
+        self._check_open()
+        entries = sorted(self._catalogue.entries.values(), key=lambda each: each.name)
+        sources = ((entry, self._frozen(entry)) for entry in entries)
+        return backup_pieces(self.database_id, sources, since_manifest)
+
+    @contextmanager
+    def _frozen(self, entry: CatalogueEntry) -> Iterator[FrozenCollection]:
+        with self._lease(entry.name, entry.collection_id) as opened, opened.frozen() as frozen:
+            yield frozen
 
     def close(self) -> None:
         """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""

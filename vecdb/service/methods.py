@@ -133,6 +133,20 @@ def _wait_indexed(database: Database, request: vecdb_pb2.WaitIndexedRequest) -> 
     return vecdb_pb2.WaitIndexedReply()
 
 
+def _backup(database: Database, request: vecdb_pb2.BackupRequest) -> Iterator[Message]:
+    pieces = database.run_backup(request.since_manifest)
+    try:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                yield vecdb_pb2.BackupReply(manifest=end.value)
+                return
+            yield vecdb_pb2.BackupReply(data=piece)
+    finally:
+        pieces.close()
+
+
 def parsed(kind: type[_Message], data: bytes) -> _Message:
     """The request of these bytes; raises InvalidArgument where they encode none."""
     try:
@@ -174,6 +188,7 @@ METHODS: Mapping[str, Method] = {
     "Stats": Method(vecdb_pb2.StatsRequest, _stats, Work.READ),
     "Flush": Method(vecdb_pb2.FlushRequest, _flush, Work.WAIT, bounded=False),
     "WaitIndexed": Method(vecdb_pb2.WaitIndexedRequest, _wait_indexed, Work.WAIT, bounded=False),
+    "Backup": Method(vecdb_pb2.BackupRequest, _backup, Work.WAIT, streaming=True, bounded=False),
 }
 
 _declared = {each.name: (each.client_streaming, each.server_streaming) for each in SERVICE.methods}

@@ -346,3 +346,17 @@ class WaitIndexedRequest(_message.Message):
 class WaitIndexedReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("since_manifest",)
+    SINCE_MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    since_manifest: bytes
+    def __init__(self, since_manifest: _Optional[bytes] = ...) -> None: ...
+
+class BackupReply(_message.Message):
+    __slots__ = ("data", "manifest")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    manifest: bytes
+    def __init__(self, data: _Optional[bytes] = ..., manifest: _Optional[bytes] = ...) -> None: ...
