@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 from vecdb.archive.tar import COLLECTION_ID, DATA_NAME, METADATA, collection_member
@@ -27,6 +28,8 @@ CHAIN_MAX: Final = 1_000
 _HEX: Final = {length: re.compile(rf"[0-9a-f]{{{length}}}") for length in (16, 32, 64)}
 _VERSION: Final = re.compile(r"[0-9A-Za-z.+!-]{1,64}")
 _SIZE: Final = 2**63
+_TIME_US: Final = 253_402_300_800_000_000
+"""The end of the year 9999, the last one that can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class EarlierBackup:
 
     manifest_sha256: str
     created_us: int
+
+    @property
+    def created(self) -> str:
+        """When it was taken, for people."""
+        return datetime.fromtimestamp(self.created_us // 1_000_000, UTC).isoformat(sep=" ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +245,7 @@ def _manifest(found: object) -> BackupManifest:
         raise ValueError("since is no SHA-256")
     collections = tuple(_collection(each, len(needs)) for each in facts.several("collections", FILES_MAX))
     manifest = BackupManifest(
-        facts.number("created_us", _SIZE),
+        facts.number("created_us", _TIME_US),
         facts.text("vecdb_version", _VERSION),
         facts.number("database_format", _SIZE),
         facts.text("database_id", _HEX[32]),
@@ -258,7 +266,7 @@ def _manifest(found: object) -> BackupManifest:
 
 def _earlier(found: object) -> EarlierBackup:
     facts = _Facts(found, "an earlier backup")
-    earlier = EarlierBackup(facts.text("manifest_sha256", _HEX[64]), facts.number("created_us", _SIZE))
+    earlier = EarlierBackup(facts.text("manifest_sha256", _HEX[64]), facts.number("created_us", _TIME_US))
     facts.end()
     return earlier
 
@@ -273,7 +281,7 @@ def _collection(found: object, needs: int) -> BackupCollection:
     collection = BackupCollection(
         name,
         facts.text("collection_id", COLLECTION_ID),
-        facts.number("created_us", _SIZE),
+        facts.number("created_us", _TIME_US),
         facts.number("seq", _SIZE),
         facts.number("points", _SIZE),
         files,

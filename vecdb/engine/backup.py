@@ -46,6 +46,9 @@ from vecdb.storage.array_file import FileRef
 from vecdb.storage.directory import MmapDirectory
 from vecdb.version import __version__
 
+JOINED_BYTES = 1 << 20
+"""Most pieces are small; each that is handed out is written by a call, or sent as a message."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrozenCollection:
@@ -117,7 +120,7 @@ def backup_pieces(
     sources: Iterable[tuple[CatalogueEntry, AbstractContextManager[FrozenCollection]]],
     since_manifest: bytes,
 ) -> Pieces:
-    """The bytes of a backup; it returns those of its manifest.
+    """The bytes of a backup, in pieces of about ``JOINED_BYTES``; it returns those of its manifest.
 
     Parameters
     ----------
@@ -126,6 +129,29 @@ def backup_pieces(
     since_manifest
         The manifest of the backup before; empty for a full one.
     """
+    joined = bytearray()
+    pieces = _pieces(database_id, sources, since_manifest)
+    try:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                yield bytes(joined)
+                manifest: bytes = end.value
+                return manifest
+            joined += piece
+            if len(joined) >= JOINED_BYTES:
+                yield bytes(joined)
+                joined.clear()
+    finally:
+        pieces.close()
+
+
+def _pieces(
+    database_id: str,
+    sources: Iterable[tuple[CatalogueEntry, AbstractContextManager[FrozenCollection]]],
+    since_manifest: bytes,
+) -> Pieces:
     created_us = time.time_ns() // 1000
     created_s = created_us // 1_000_000
     earlier = _Earlier(since_manifest, database_id)

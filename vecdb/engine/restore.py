@@ -104,7 +104,7 @@ class _Chain:
             archive = known.get(need.manifest_sha256)
             if archive is None:
                 raise NotFound(
-                    f"{self.tip.path} needs an earlier backup, taken at {need.created_us} microseconds since 1970, "
+                    f"{self.tip.path} needs an earlier backup, taken at {need.created}, "
                     f"whose manifest has the SHA-256 {need.manifest_sha256}: give that file too, before this one",
                     field="source",
                     value=need.manifest_sha256,
