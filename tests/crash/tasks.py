@@ -12,6 +12,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tests.crash.backups import (  # noqa: F401 - tasks as well
+    back_up_until_killed,
+    look_at_backup,
+    look_at_restored,
+    make_source,
+    restore_until_killed,
+)
 from tests.crash.flips import Finding, Flip, complete, found
 from tests.crash.history import Batch, State
 from tests.crash.mutants import PowerLossFileSystem, acknowledge_before_sync

@@ -40,7 +40,7 @@ from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.marker import FORMAT_VERSION
 from vecdb.engine.metadata_copy import encode_metadata, file_refs
-from vecdb.errors import InvalidArgument, NotFound, ResourceExhausted
+from vecdb.errors import Corruption, InvalidArgument, NotFound, ResourceExhausted
 from vecdb.storage.array_copy import verified_pieces
 from vecdb.storage.array_file import FileRef
 from vecdb.storage.directory import MmapDirectory
@@ -76,7 +76,10 @@ class _Earlier:
         self._needed: dict[EarlierBackup, int] = {}
         if not manifest_bytes:
             return
-        manifest = BackupManifest.decode(manifest_bytes, "since")
+        try:
+            manifest = BackupManifest.decode(manifest_bytes, "since")
+        except Corruption as error:
+            raise InvalidArgument(error.message, field="since") from error
         if manifest.database_id != database_id:
             raise InvalidArgument(
                 f"since is a backup of the database {manifest.database_id}, this is {database_id}: take a full one",

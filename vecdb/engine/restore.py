@@ -63,7 +63,7 @@ def restore(source: Sources, path: str | Path, *, progress: Progress | None = No
     NotFound
         There is no such file, or a backup that it needs was not given: it is named.
     """
-    return _restore(source, path, FileSystem(), progress)
+    return restore_with(FileSystem(), source, path, progress=progress)
 
 
 def verify_backup(source: Sources, *, progress: Progress | None = None) -> BackupReport:
@@ -154,7 +154,10 @@ class _Chain:
         return decode_metadata(b"".join(self.content(collection, file)), collection, where)
 
 
-def _restore(source: Sources, path: str | Path, fs: FileSystem, progress: Progress | None) -> RestoreReport:
+def restore_with(
+    fs: FileSystem, source: Sources, path: str | Path, *, progress: Progress | None = None
+) -> RestoreReport:
+    """``restore`` through a file system that is given."""
     with _Chain.open(source, fs) as chain, _Building.begin(Path(path), fs) as building:
         report = _Restoring(chain, building.root, progress or (lambda _: None)).run(str(building.target))
         building.put_in_place()

@@ -1,0 +1,406 @@
+"""Backups taken while writes go on, restored and compared with the model as of the write that the report tells."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.crash.history import SCHEMA, batch, state_after
+from tests.crash.observe import differences, observe
+from tests.crash.workload import OPTIONS as WITH_GRAPHS
+from tests.crash.workload import hand_over
+from tests.engine.archives import listing
+from tests.storage.faults import CountingFileSystem, FailingFileSystem
+from vecdb import restore, verify_backup
+from vecdb.archive.target import TEMPORARY_SUFFIX
+from vecdb.engine import backup
+from vecdb.engine.check import check_database
+from vecdb.engine.database import EmbeddedDatabase
+from vecdb.engine.options import EngineOptions
+from vecdb.engine.state import CollectionState
+from vecdb.errors import (
+    AlreadyExists,
+    Cancelled,
+    Corruption,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+from vecdb.storage.io import FileSystem
+
+OPTIONS = replace(WITH_GRAPHS, graph_rows_min=10_000)
+SEED = 5
+BATCHES_MAX = 24
+
+
+@contextmanager
+def opened(
+    path: Path, file_system: FileSystem | None = None, options: EngineOptions = OPTIONS
+) -> Iterator[EmbeddedDatabase]:
+    with EmbeddedDatabase.open(path, options=options, file_system=file_system) as database:
+        yield database
+
+
+def filled(database: EmbeddedDatabase, name: str = "docs", *, writer: int = 0, first: int = 0, last: int = 12) -> int:
+    """Write some batches; the last seq."""
+    collection = database.create_collection(name, schema=SCHEMA, exist_ok=True)
+    for number in range(first, last):
+        hand_over(collection, batch(SEED, writer, number))
+    return collection.stats().last_seq
+
+
+def assert_holds(path: Path, counts: dict[int, int], name: str = "docs") -> None:
+    """A database is sound and holds so many batches of each writer."""
+    assert check_database(path).problems == ()
+    with opened(path) as database:
+        assert differences(observe(database.collection(name), sorted(counts)), state_after(SEED, counts)) == []
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A closed database with 12 batches in "docs" and 5 in "more"."""
+    with opened(tmp_path / "db") as database:
+        filled(database)
+        filled(database, "more", writer=1, last=5)
+    return tmp_path / "db"
+
+
+def test_a_backup_under_load_is_one_point_in_time_of_each_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "JOINED_BYTES", 4_096)
+    stop = threading.Event()
+    acknowledged: dict[tuple[str, int], list[int]] = {}
+    failures: list[BaseException] = []
+
+    def write(name: str, writer: int) -> None:
+        seqs = acknowledged[(name, writer)] = []
+        collection = database.collection(name)
+        try:
+            while not stop.is_set() and len(seqs) < BATCHES_MAX:
+                seqs.append(hand_over(collection, batch(SEED, writer, len(seqs))).seq)
+                time.sleep(0.01)
+        except BaseException as error:
+            failures.append(error)
+
+    def written() -> dict[tuple[str, int], int]:
+        return {key: len(seqs) for key, seqs in list(acknowledged.items())}
+
+    def wait_for(count: int) -> None:
+        while sum(written().values()) < min(count, 4 * BATCHES_MAX):
+            assert not failures
+            time.sleep(0.01)
+
+    with opened(tmp_path / "db", options=WITH_GRAPHS) as database:
+        for name in ("docs", "more"):
+            database.create_collection(name, schema=SCHEMA)
+        threads = [
+            threading.Thread(target=write, args=(name, writer)) for name in ("docs", "more") for writer in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            reports = []
+            for number in range(2):
+                wait_for(20 * (number + 1))
+                before = written()
+                enough = sum(before.values()) + 12
+                since = tmp_path / f"{number - 1}.vbak" if number else None
+                # Whatever is read of the files, more has been written, flushed and graphed by then.
+                reports.append(
+                    (
+                        before,
+                        database.backup(
+                            tmp_path / f"{number}.vbak",
+                            since=since,
+                            progress=lambda _, enough=enough: wait_for(min(enough, sum(written().values()) + 2)),
+                        ),
+                    )
+                )
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert not failures
+    for number, (before, report) in enumerate(reports):
+        target = tmp_path / f"restored-{number}"
+        restored = restore([tmp_path / f"{each}.vbak" for each in range(number + 1)], target)
+        assert [(each.name, each.seq) for each in restored.collections] == [
+            (each.name, each.seq) for each in report.collections
+        ]
+        for each in report.collections:
+            counts = {w: sum(seq <= each.seq for seq in acknowledged[(each.name, w)]) for w in range(2)}
+            assert all(counts[writer] >= before.get((each.name, writer), 0) for writer in counts), (
+                "acknowledged, not in"
+            )
+            assert_holds(target, counts, each.name)
+            assert each.points == len(state_after(SEED, counts))
+
+
+def test_a_restored_database_is_another_and_takes_writes(base: Path, tmp_path: Path) -> None:
+    with opened(base) as database:
+        report = database.backup(tmp_path / "a.vbak")
+        first = database.database_id
+    restore(tmp_path / "a.vbak", tmp_path / "restored")
+    assert_holds(tmp_path / "restored", {1: 5}, "more")
+    with opened(tmp_path / "restored") as database:
+        assert database.database_id != first
+        assert {database.collection(each.name).collection_id for each in report.collections}.isdisjoint(
+            {each.collection_id for each in report.collections}
+        )
+        seq = filled(database, first=12, last=20)
+        assert seq > report.collections[0].seq
+    assert_holds(tmp_path / "restored", {0: 20})
+    assert_holds(base, {0: 12})
+
+
+def test_a_retry_is_answered_by_the_restored_database(base: Path, tmp_path: Path) -> None:
+    with opened(base) as database:
+        database.collection("docs").upsert(["x"], {"body": [np.ones(8)]}, request_id="once")
+        told = database.collection("docs").upsert(["y"], {"body": [np.ones(8)]}, request_id="twice")
+        database.backup(tmp_path / "a.vbak")
+    restore(tmp_path / "a.vbak", tmp_path / "restored")
+    with opened(tmp_path / "restored") as database:
+        docs = database.collection("docs")
+        again = docs.upsert(["y"], {"body": [np.ones(8)]}, request_id="twice")
+        assert (again.seq, again.upserted) == (told.seq, 1)
+        assert docs.stats().last_seq == told.seq
+        with pytest.raises(InvalidArgument, match="once"):
+            docs.upsert(["z"], {"body": [np.ones(8)]}, request_id="once")
+
+
+def test_an_empty_database(tmp_path: Path) -> None:
+    with opened(tmp_path / "db") as database:
+        assert database.backup(tmp_path / "a.vbak").files == 0
+    assert restore(tmp_path / "a.vbak", tmp_path / "r").collections == ()
+    with opened(tmp_path / "r") as database:
+        assert list(database.collections()) == []
+
+
+def test_an_incremental_backup_stores_only_what_is_new(base: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.vbak" for number in range(4)]
+    with opened(base) as database:
+        for name in ("docs", "more"):
+            database.collection(name).wait_indexed()
+        reports = [database.backup(files[0])]
+        for number in range(1, 4):
+            if number != 2:
+                filled(database, first=12 * number, last=12 * number + 3)
+            reports.append(database.backup(files[number], since=files[number - 1]))
+    assert reports[0].stored_files == reports[0].files
+    assert reports[2].stored_files == 2, "nothing was written: only the metadata of two collections is stored"
+    assert 2 < reports[1].stored_files < reports[1].files
+    assert len(reports[3].needs) == 2, "the second increment holds no file of a segment"
+    assert verify_backup([files[0], files[1], files[3]]).needs == reports[3].needs
+    restore([files[1], files[0], files[3]], tmp_path / "r3")
+    restore(files[:2], tmp_path / "r1")
+    with opened(base) as database, opened(tmp_path / "r3") as restored:
+        for name in ("docs", "more"):
+            kept = [(each.id, each.payload) for each in database.collection(name).scroll()]
+            assert sorted(kept, key=repr) == sorted(
+                ((each.id, each.payload) for each in restored.collection(name).scroll()), key=repr
+            )
+
+
+def test_what_a_chain_lacks_is_named(base: Path, tmp_path: Path) -> None:
+    full, later = tmp_path / "full.vbak", tmp_path / "later.vbak"
+    with opened(base) as database:
+        report = database.backup(full)
+        database.backup(later, since=full)
+        database.backup(tmp_path / "other.vbak")
+    for given in ([later], [tmp_path / "other.vbak", later]):
+        with pytest.raises(NotFound, match=report.manifest_sha256):
+            restore(given, tmp_path / "r")
+    assert "r" not in listing(tmp_path)
+
+
+def test_since_must_be_of_the_same_database(base: Path, tmp_path: Path) -> None:
+    with opened(base) as database:
+        database.backup(tmp_path / "a.vbak")
+    restore(tmp_path / "a.vbak", tmp_path / "r")
+    with opened(tmp_path / "r") as database:
+        with pytest.raises(InvalidArgument, match="take a full one") as caught:
+            database.backup(tmp_path / "b.vbak", since=tmp_path / "a.vbak")
+        assert caught.value.field == "since"
+        with pytest.raises(NotFound):
+            database.backup(tmp_path / "b.vbak", since=tmp_path / "nothing")
+    assert not (tmp_path / "b.vbak").exists()
+
+
+def test_a_backup_goes_through_a_pipe(base: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    found: list[bytes] = []
+
+    def drain() -> None:
+        with os.fdopen(reading, "rb") as pipe:
+            found.append(pipe.read())
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    with opened(base) as database, os.fdopen(writing, "wb", buffering=0) as pipe:
+        report = database.backup(pipe)
+    thread.join()
+    assert len(found[0]) == report.size_bytes
+    (tmp_path / "a.vbak").write_bytes(found[0])
+    assert verify_backup(tmp_path / "a.vbak") == report
+    restore(tmp_path / "a.vbak", tmp_path / "r")
+    assert_holds(tmp_path / "r", {0: 12})
+
+
+def test_progress_adds_up(base: Path, tmp_path: Path) -> None:
+    done: list[int] = []
+    with opened(base) as database:
+        report = database.backup(tmp_path / "a.vbak", progress=done.append)
+    assert sum(done) == report.size_bytes == (tmp_path / "a.vbak").stat().st_size
+    done.clear()
+    restored = restore(tmp_path / "a.vbak", tmp_path / "r", progress=done.append)
+    assert sum(done) == restored.size_bytes
+
+
+def test_a_file_that_exists_is_not_replaced(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.vbak").write_bytes(b"precious")
+    with opened(base) as database:
+        with pytest.raises(AlreadyExists):
+            database.backup(tmp_path / "a.vbak")
+        with pytest.raises(NotFound):
+            database.backup(tmp_path / "nowhere" / "a.vbak")
+        with pytest.raises(InvalidArgument, match="inside"):
+            database.backup(base / "a.vbak")
+        with pytest.raises(InvalidArgument):
+            database.backup(17)  # type: ignore[arg-type]
+    assert (tmp_path / "a.vbak").read_bytes() == b"precious"
+    assert check_database(base).problems == ()
+
+
+@pytest.mark.parametrize("kind", ["flip", "missing", "older"])
+def test_a_damaged_source_gives_no_backup_and_is_named(base: Path, tmp_path: Path, kind: str) -> None:
+    with opened(base) as database:
+        database.collection("docs").wait_indexed()
+        database.collection("more").wait_indexed()
+    damaged = max(base.rglob("*.vectors.*"), key=lambda path: path.stat().st_size)
+    content = bytearray(damaged.read_bytes())
+    if kind == "flip":
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+    elif kind == "older":
+        other = next(path for path in base.rglob("*.vectors.*") if path != damaged)
+        damaged.write_bytes(other.read_bytes())
+    else:
+        damaged.unlink()
+    before = listing(base)
+    with opened(base) as database, pytest.raises(Corruption, match=damaged.name.replace(".", r"\.")):
+        database.backup(tmp_path / "a.vbak")
+    assert listing(tmp_path) == ["db", *(f"db/{name}" for name in before)]
+
+
+CALLS = ("create", "write", "fsync", "rename", "fsync_directory")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_failed_call_leaves_no_backup(
+    base: Path, tmp_path: Path, call: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "JOINED_BYTES", 16_384)
+    with opened(base) as database:
+        database.collection("docs").flush()
+        database.collection("more").flush()
+    counting = CountingFileSystem()
+    with opened(base, counting) as database:
+        before = dict(counting.calls)
+        database.backup(tmp_path / "whole.vbak")
+        made = counting.calls[call] - before.get(call, 0)
+    assert made > (5 if call == "write" else 0)
+    (tmp_path / "whole.vbak").unlink()
+    for at in sorted({1, made}):
+        failing = FailingFileSystem(number, before.get(call, 0) + at, calls=(call,), partial=True)
+        with opened(base, failing) as database:
+            with pytest.raises(ResourceExhausted if number == errno.ENOSPC else Unavailable):
+                database.backup(tmp_path / "a.vbak")
+            assert sorted(os.listdir(tmp_path)) == ["db"]
+            database.backup(tmp_path / "a.vbak")
+        verify_backup(tmp_path / "a.vbak")
+        (tmp_path / "a.vbak").unlink()
+
+
+def test_what_is_left_of_a_killed_backup_is_removed_and_a_running_one_is_not(base: Path, tmp_path: Path) -> None:
+    leftover = tmp_path / ("a.vbak" + TEMPORARY_SUFFIX)
+    leftover.write_bytes(b"half")
+    with opened(base) as database:
+        database.backup(tmp_path / "a.vbak")
+        assert not leftover.exists()
+        (tmp_path / "a.vbak").unlink()
+
+        def again(_: int) -> None:
+            with pytest.raises(FailedPrecondition, match="another backup"):
+                database.backup(tmp_path / "a.vbak")
+
+        database.backup(tmp_path / "a.vbak", progress=again)
+    verify_backup(tmp_path / "a.vbak")
+
+
+class Broken(io.RawIOBase):
+    """A file object that fails after some bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.room <= 0:
+            raise BrokenPipeError
+        taken = min(self.room, len(data))
+        self.room -= taken
+        return taken
+
+
+def state_of(database: EmbeddedDatabase, name: str) -> CollectionState:
+    with database._lease(name, database.collection(name).collection_id) as found:
+        return found._state
+
+
+def held_files(database: EmbeddedDatabase, name: str) -> int:
+    return len(state_of(database, name).files._pins)
+
+
+def test_whoever_stops_reading_ends_what_the_backup_holds(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "JOINED_BYTES", 512)
+    with opened(base) as database:
+        pieces = database.run_backup(b"")
+        next(pieces)
+        assert held_files(database, "docs") > 0
+        pieces.close()
+        assert held_files(database, "docs") == 0
+        with pytest.raises(BrokenPipeError):
+            database.backup(Broken(2_000))
+        assert held_files(database, "docs") == 0
+
+
+def test_closing_does_not_wait_for_a_backup_that_nobody_reads(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "JOINED_BYTES", 512)
+    with opened(base) as database:
+        pieces = database.run_backup(b"")
+        next(pieces)
+        state = state_of(database, "docs")
+        closing = threading.Thread(target=database.drop_collection, args=("docs",))
+        closing.start()
+        assert state.closing.wait(60)
+        with pytest.raises(Cancelled):
+            list(pieces)
+        closing.join()
+        assert list(database.collections()) == ["more"]
