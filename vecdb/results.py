@@ -246,6 +246,8 @@ class CollectionBackup:
     ----------
     collection_id
         What it was known by when the backup was taken; a restored collection has another.
+    taken_us
+        When, in microseconds since 1970-01-01 UTC.
     seq
         The last write that the backup holds: this one and every one before, none after.
     points
@@ -254,6 +256,7 @@ class CollectionBackup:
 
     name: str
     collection_id: str
+    taken_us: int
     seq: int
     points: int
 

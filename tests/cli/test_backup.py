@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import vecdb
@@ -70,4 +71,33 @@ def test_wrong_usage_and_wrong_files(vecdb_command, database: Path, tmp_path: Pa
         assert message in outcome.err
     error = json.loads(vecdb_command("backup", "--verify", damaged, "--json").err)["error"]
     assert (error["code"], error["field"]) == ("CORRUPTION", str(damaged))
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_restore_as_of_a_write_and_of_a_moment(vecdb_command, tmp_path: Path):
+    archive = tmp_path / "logs"
+    with vecdb.open(tmp_path / "db", options=vecdb.EngineOptions(log_archive=archive)) as opened:
+        docs = opened.create_collection("docs", dim=2)
+        opened.backup(tmp_path / "a.vbak")
+        docs.upsert([1], [[1.0, 2.0]])
+        moment = datetime.now(UTC).isoformat()
+        docs.upsert([2], [[2.0, 1.0]])
+        docs.flush()
+    chosen = ("--log-archive", archive, "--json")
+    for name, until, points in (
+        ("seq", ("--until-seq", 1), 1),
+        ("named", ("--until-seq", 1, "--collection", "docs"), 1),
+        ("time", ("--until-time", moment), 1),
+        ("all", (), 2),
+    ):
+        outcome = vecdb_command("restore", tmp_path / "a.vbak", tmp_path / name, *until, *chosen)
+        assert outcome.status == 0, outcome
+        assert (outcome.json["collections"][0]["points"], outcome.json["collections"][0]["replayed"]) == (
+            points,
+            points,
+        )
+    told = vecdb_command("restore", tmp_path / "a.vbak", tmp_path / "told", "--log-archive", archive)
+    assert "2 writes of them from the log archive" in told.out
+    for until, status in ((("--until-seq", 3), 1), (("--until-time", "yesterday"), 2), (("--collection", "docs"), 2)):
+        assert vecdb_command("restore", tmp_path / "a.vbak", tmp_path / "r", *until, *chosen).status == status
     assert not (tmp_path / "r").exists()

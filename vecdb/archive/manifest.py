@@ -60,6 +60,8 @@ class BackupCollection:
 
     Attributes
     ----------
+    taken_us
+        When it was frozen, in microseconds since 1970-01-01 UTC: no write that the backup holds is later.
     seq
         The last write that the backup holds.
     points
@@ -71,6 +73,7 @@ class BackupCollection:
     name: str
     collection_id: str
     created_us: int
+    taken_us: int
     seq: int
     points: int
     files: tuple[BackupFile, ...]
@@ -180,7 +183,10 @@ def report_of(manifest_bytes: bytes, size_bytes: int) -> BackupReport:
     files = [file for collection in manifest.collections for file in collection.files]
     return BackupReport(
         manifest.created_us,
-        tuple(CollectionBackup(each.name, each.collection_id, each.seq, each.points) for each in manifest.collections),
+        tuple(
+            CollectionBackup(each.name, each.collection_id, each.taken_us, each.seq, each.points)
+            for each in manifest.collections
+        ),
         len(files),
         sum(file.stored_in is None for file in files),
         size_bytes,
@@ -282,6 +288,7 @@ def _collection(found: object, needs: int) -> BackupCollection:
         name,
         facts.text("collection_id", COLLECTION_ID),
         facts.number("created_us", _TIME_US),
+        facts.number("taken_us", _TIME_US),
         facts.number("seq", _SIZE),
         facts.number("points", _SIZE),
         files,

@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-up", action=argparse.BooleanOptionalAction, help="compile kernels before saying ready (default: yes)"
     )
+    parser.add_argument(
+        "--log-archive", metavar="DIR", type=Path, help="keep log files here, to restore backups as of any later write"
+    )
     add_config_argument(parser)
 
 
@@ -65,7 +68,9 @@ def run(namespace: argparse.Namespace) -> int:
     server = ServerOptions(**settings.chosen(OPTIONS, namespace))
     with _logging_to_stderr():
         _log.info("starting: opening the database")
-        return run_server(ServeOptions(path, server, settings.choose("warm_up", namespace.warm_up, True)))
+        warm_up = settings.choose("warm_up", namespace.warm_up, True)
+        archive = settings.choose("log_archive", namespace.log_archive)
+        return run_server(ServeOptions(path, server, warm_up, archive))
 
 
 class LineFormatter(logging.Formatter):

@@ -50,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
     "tls_certificate": PATH,
     "tls_key": PATH,
     "warm_up": FLAG,
+    "log_archive": PATH,
     "deadline_s": SECONDS,
     "grace_s": SECONDS,
     "requests_max": COUNT,

@@ -188,6 +188,7 @@ def _pieces(
 def _collection_pieces(
     entry: CatalogueEntry, frozen: FrozenCollection, earlier: _Earlier, created_s: int
 ) -> Generator[bytes, None, BackupCollection]:
+    taken_us = time.time_ns() // 1000
     files: list[BackupFile] = []
     for ref in file_refs(frozen.manifest).values():
         file = earlier.reference(entry.collection_id, ref)
@@ -198,9 +199,8 @@ def _collection_pieces(
     yield from _member(collection_member(entry.collection_id, METADATA), metadata, created_s)
     files.append(BackupFile(METADATA, len(metadata), digest(metadata)))
     points = sum(rows.count() for rows in frozen.live.values())
-    return BackupCollection(
-        entry.name, entry.collection_id, entry.created_us, frozen.manifest.flushed_seq, points, tuple(files)
-    )
+    seq = frozen.manifest.flushed_seq
+    return BackupCollection(entry.name, entry.collection_id, entry.created_us, taken_us, seq, points, tuple(files))
 
 
 def _file_pieces(

@@ -17,6 +17,7 @@ from vecdb.engine.backup import FrozenCollection, backup_pieces
 from vecdb.engine.catalogue import Catalogue, CatalogueEntry
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.leases import Lease, Leases
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import create_collection_files
@@ -102,7 +103,15 @@ class EmbeddedDatabase(Database):
             What is there is damaged.
         """
         options = options or EngineOptions()
-        root = MmapDirectory.open(Path(path), file_system or FileSystem(), create=True)
+        fs = file_system or FileSystem()
+        if options.log_archive is not None:
+            # Now, and not when the first log file is to be kept.
+            archive = LogArchive.open(options.log_archive, fs).path
+            if fs.resolved(archive).is_relative_to(fs.resolved(Path(path))):
+                raise InvalidArgument(
+                    f"{archive} is inside the database; keep logs elsewhere", field="log_archive", value=archive
+                )
+        root = MmapDirectory.open(Path(path), fs, create=True)
         if not root.exists(MARKER) and _foreign(root):
             raise FailedPrecondition(
                 f"{root.path} is not a vecdb database and not empty",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from vecdb.errors import InvalidArgument
 from vecdb.query.plan import GRAPH_ROWS_MIN
@@ -34,6 +35,9 @@ class EngineOptions:
         Space allocated for the first file of a log; later ones double it.
     verify_ahead_bytes_max
         A searched collection of at most this size is verified in the background, so that searches need not do it.
+    log_archive
+        A directory in which log files are kept before they are trimmed, so that ``vecdb.restore`` can restore a backup
+        as of any later write. ``None``: they are not kept.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -48,6 +52,7 @@ class EngineOptions:
     log_kept_bytes: int = 2**20
     verify_ahead_bytes_max: int = 4 * 2**30
     log_file_bytes_first: int = 2**20
+    log_archive: str | Path | None = None
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.apply import Decided, apply_group
 from vecdb.engine.events import Events
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.log_record import AppliedRequest, Record, decode_record
 from vecdb.engine.manifest import (
     LIVE_PREFIX,
@@ -122,6 +123,7 @@ def open_collection_state(
     events = Events(manifest.collection)
     log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
     try:
+        archive = None if options.log_archive is None else LogArchive.open(options.log_archive, directory.fs)
         live_chunks = dict(metadata.items(LIVE_PREFIX))
         where = f"{directory.path}/data.mdb"
         live: dict[int, LiveRows] = {
@@ -129,7 +131,7 @@ def open_collection_state(
         }
         applied = _applied_requests(metadata, where)
         view = View(manifest.flushed_seq, (), ())
-        state = CollectionState(directory, metadata, log, manifest, view, applied, options, kernels, events)
+        state = CollectionState(directory, metadata, log, manifest, view, applied, options, kernels, events, archive)
         state.stored_live = live
         segments = tuple(SegmentView(state.open_segment(each), live[each.segment_id]) for each in manifest.segments)
         memtable = state.new_memtable(manifest.flushed_seq + 1)

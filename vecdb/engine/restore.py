@@ -10,19 +10,23 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
-from vecdb.archive.manifest import BackupCollection, BackupFile, report_of
+from vecdb.archive.manifest import BackupCollection, BackupFile, BackupManifest, report_of
 from vecdb.archive.reading import Archive
 from vecdb.archive.target import Progress
 from vecdb.engine.catalogue import Catalogue
-from vecdb.engine.database import CATALOGUE, COLLECTIONS, LOCK
+from vecdb.engine.database import CATALOGUE, COLLECTIONS, LOCK, choose_kernels
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.marker import FORMAT_VERSION, MARKER, write_marker
 from vecdb.engine.metadata_copy import METADATA_BYTES_MAX, CollectionMetadata, decode_metadata, file_refs
+from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import write_metadata
+from vecdb.engine.replay import Replay, Until
 from vecdb.engine.state import LOG
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, NotFound, VecdbError
 from vecdb.results import BackupReport, RestoredCollection, RestoreReport
@@ -36,8 +40,18 @@ Sources = str | Path | Sequence[str | Path]
 _COLLECTION_DIRECTORY = re.compile(r"[0-9a-f]{16}")
 
 
-def restore(source: Sources, path: str | Path, *, progress: Progress | None = None) -> RestoreReport:
-    """Make a database of a backup.
+def restore(
+    source: Sources,
+    path: str | Path,
+    *,
+    log_archive: str | Path | None = None,
+    until_seq: int | None = None,
+    collection: str | None = None,
+    until_time: datetime | None = None,
+    progress: Progress | None = None,
+    options: EngineOptions | None = None,
+) -> RestoreReport:
+    """Make a database of a backup; with archived log files, as of any later write.
 
     Parameters
     ----------
@@ -45,8 +59,18 @@ def restore(source: Sources, path: str | Path, *, progress: Progress | None = No
         The backup file; for an incremental one a list, with the earlier backups that it needs before it.
     path
         Where the database is to be: a missing or empty directory.
+    log_archive
+        The directory that ``EngineOptions.log_archive`` of the database named: what it holds beyond the backup is
+        restored too, all of it or up to ``until_seq`` or ``until_time``.
+    until_seq, collection
+        Up to and with this write of this collection; the others are restored as the backup has them. The collection
+        need not be named where there is one only.
+    until_time
+        Up to the last write that was accepted at this moment or before, in all collections; with its offset from UTC.
     progress
         Called with the number of bytes written since it was last called.
+    options
+        How memory and kernels are used while log files are replayed.
 
     Returns
     -------
@@ -57,13 +81,28 @@ def restore(source: Sources, path: str | Path, *, progress: Progress | None = No
     Raises
     ------
     Corruption
-        A file is damaged, was interrupted, or is no backup; nothing is left.
+        A file is damaged, was interrupted, or is no backup; or records are missing from the log archive. Nothing is
+        left.
     FailedPrecondition
-        ``path`` is not empty, or the backup is of another format version.
+        ``path`` is not empty, the backup is of another format version, or the log archive ends before ``until_seq``.
+    InvalidArgument
+        The backup holds later writes than were asked for.
     NotFound
         There is no such file, or a backup that it needs was not given: it is named.
     """
-    return restore_with(FileSystem(), source, path, progress=progress)
+    if log_archive is None and (until_seq is not None or until_time is not None or collection is not None):
+        raise InvalidArgument("until_seq and until_time need the log archive", field="log_archive")
+    fs = FileSystem()
+
+    def replay_for(manifest: BackupManifest) -> Replay | None:
+        if log_archive is None:
+            return None
+        until = Until.of(manifest, until_seq, collection, until_time)
+        chosen = options or EngineOptions()
+        archive = LogArchive.open(log_archive, fs, create=False)
+        return Replay(archive, until, chosen, choose_kernels(chosen.kernels))
+
+    return restore_with(fs, source, path, progress=progress, replay_for=replay_for)
 
 
 def verify_backup(source: Sources, *, progress: Progress | None = None) -> BackupReport:
@@ -155,12 +194,20 @@ class _Chain:
 
 
 def restore_with(
-    fs: FileSystem, source: Sources, path: str | Path, *, progress: Progress | None = None
+    fs: FileSystem,
+    source: Sources,
+    path: str | Path,
+    *,
+    progress: Progress | None = None,
+    replay_for: Callable[[BackupManifest], Replay | None] = lambda _: None,
 ) -> RestoreReport:
-    """``restore`` through a file system that is given."""
-    with _Chain.open(source, fs) as chain, _Building.begin(Path(path), fs) as building:
-        report = _Restoring(chain, building.root, progress or (lambda _: None)).run(str(building.target))
-        building.put_in_place()
+    """``restore`` through a file system that is given; ``replay_for`` gives what follows the backup."""
+    with _Chain.open(source, fs) as chain:
+        replay = replay_for(chain.manifest)
+        with _Building.begin(Path(path), fs) as building:
+            restoring = _Restoring(chain, building.root, replay, progress or (lambda _: None))
+            report = restoring.run(str(building.target))
+            building.put_in_place()
         return report
 
 
@@ -241,9 +288,10 @@ def _is_leftover(root: MmapDirectory) -> bool:
 class _Restoring:
     """Writes a database into an empty directory."""
 
-    def __init__(self, chain: _Chain, root: MmapDirectory, progress: Progress) -> None:
+    def __init__(self, chain: _Chain, root: MmapDirectory, replay: Replay | None, progress: Progress) -> None:
         self._chain = chain
         self._root = root
+        self._replay = replay
         self._progress = progress
         self._files = 0
         self._size_bytes = 0
@@ -280,4 +328,6 @@ class _Restoring:
         directory.child(LOG, create=True)
         manifest = replace(metadata.manifest, collection_id=collection_id)
         write_metadata(directory, manifest, metadata.live, metadata.requests)
-        return RestoredCollection(told.name, manifest.flushed_seq, told.points)
+        if self._replay is not None:
+            return self._replay.run(told, directory, collection_id)
+        return RestoredCollection(told.name, told.seq, told.points)

@@ -16,6 +16,7 @@ from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.events import Events
 from vecdb.engine.files import CollectionFiles
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.manifest import MANIFEST_KEY, Manifest, changed_live_chunks, live_keys
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.view import View
@@ -66,6 +67,7 @@ class CollectionState:
         options: EngineOptions,
         kernels: Kernels,
         events: Events,
+        log_archive: LogArchive | None = None,
     ) -> None:
         self.directory = directory
         self.metadata = metadata
@@ -76,6 +78,7 @@ class CollectionState:
         self.options = options
         self.kernels = kernels
         self.events = events
+        self.log_archive = log_archive
         self.files = CollectionFiles(directory)
         self.matchers = Matchers()
         self.closing = threading.Event()

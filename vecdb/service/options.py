@@ -116,11 +116,14 @@ class ServeOptions:
         How to listen.
     warm_up
         Compile the kernels before saying that the server is ready; otherwise the first searches wait for it.
+    log_archive
+        As ``EngineOptions.log_archive``.
     """
 
     path: Path
     server: ServerOptions = field(default_factory=ServerOptions)
     warm_up: bool = True
+    log_archive: Path | None = None
 
 
 def is_private(address: str) -> bool:

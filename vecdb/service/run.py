@@ -37,8 +37,10 @@ def run_server(options: ServeOptions) -> int:
         The database cannot be opened, or the address not be listened on.
     """
     from vecdb.engine.database import EmbeddedDatabase  # heavy: only a process that serves needs the engine
+    from vecdb.engine.options import EngineOptions
 
-    with EmbeddedDatabase.open(options.path) as database:
+    engine = EngineOptions(log_archive=options.log_archive)
+    with EmbeddedDatabase.open(options.path, options=engine) as database:
         if options.warm_up:
             for warmed in database.kernels.warm_up():
                 _log.info("kernel %s: %.2f s%s", warmed.name, warmed.seconds, " (cached)" if warmed.cached else "")
