@@ -96,8 +96,8 @@ def test_a_restore_as_of_a_write_and_of_a_moment(vecdb_command, tmp_path: Path):
             points,
             points,
         )
-    told = vecdb_command("restore", tmp_path / "a.vbak", tmp_path / "told", "--log-archive", archive)
-    assert "2 writes of them from the log archive" in told.out
+    readable = vecdb_command("restore", tmp_path / "a.vbak", tmp_path / "told", "--log-archive", archive)
+    assert "2 writes of them from the log archive" in readable.out
     for until, status in ((("--until-seq", 3), 1), (("--until-time", "yesterday"), 2), (("--collection", "docs"), 2)):
         assert vecdb_command("restore", tmp_path / "a.vbak", tmp_path / "r", *until, *chosen).status == status
     assert not (tmp_path / "r").exists()
