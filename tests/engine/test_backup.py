@@ -288,15 +288,19 @@ def test_a_file_that_exists_is_not_replaced(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["flip", "missing", "older"])
 def test_a_damaged_source_gives_no_backup_and_is_named(base: Path, tmp_path: Path, kind: str) -> None:
     with opened(base) as database:
-        database.collection("docs").wait_indexed()
-        database.collection("more").wait_indexed()
+        # Of many blocks: the first one is read, and verified, to find the others.
+        for name in ("large", "larger"):
+            database.create_collection(name, dim=1_024, index="flat").upsert(range(12), np.eye(12, 1_024))
+        for name in database.collections():
+            database.collection(name).wait_indexed()
     damaged = max(base.rglob("*.vectors.*"), key=lambda path: path.stat().st_size)
     content = bytearray(damaged.read_bytes())
     if kind == "flip":
         content[len(content) // 2] ^= 1
         damaged.write_bytes(content)
     elif kind == "older":
-        other = next(path for path in base.rglob("*.vectors.*") if path != damaged)
+        size = damaged.stat().st_size
+        other = next(path for path in base.rglob("*.vectors.*") if path != damaged and path.stat().st_size == size)
         damaged.write_bytes(other.read_bytes())
     else:
         damaged.unlink()

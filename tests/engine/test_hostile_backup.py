@@ -133,6 +133,16 @@ def _sizes_lie(data: bytearray) -> bytes:
     return plain_header(first.name, 2**40) + bytes(data[BLOCK:])
 
 
+def _first_header(**facts: object) -> Make:
+    """Another header of the first member, of the same name and size."""
+
+    def change(data: bytearray) -> bytes:
+        info = tarfile.TarInfo.frombuf(bytes(data[:BLOCK]), "ascii", "strict")
+        return plain_header(info.name, info.size, **facts) + bytes(data[BLOCK:])
+
+    return raw(change)
+
+
 def _swapped(parts: Parts) -> None:
     parts.members[0], parts.members[1] = parts.members[1], parts.members[0]
 
@@ -209,6 +219,8 @@ HOSTILE: dict[str, Make] = {
     "a pipe": in_front(OTHER, type=tarfile.FIFOTYPE),
     "a directory": in_front(f"collections/{ID}/", type=tarfile.DIRTYPE),
     "a contiguous file": in_front(OTHER, type=tarfile.CONTTYPE),
+    "a listed file that is a link": _first_header(type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "a listed file that is a device": _first_header(type=tarfile.CHRTYPE),
     "a sparse file": raw(_gnu_sparse),
     "an unknown type": in_front(OTHER, type=b"Z"),
     "extended headers": _pax(comment="x"),
