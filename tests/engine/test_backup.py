@@ -27,6 +27,7 @@ from vecdb.archive.target import TEMPORARY_SUFFIX
 from vecdb.engine import backup
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
+from vecdb.engine.manifest import SnapshotEntry
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import CollectionState
 from vecdb.errors import (
@@ -39,6 +40,7 @@ from vecdb.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from vecdb.storage.array_file import write_array_file
 from vecdb.storage.io import FileSystem
 
 OPTIONS = replace(WITH_GRAPHS, graph_rows_min=10_000)
@@ -180,6 +182,27 @@ def test_a_retry_is_answered_by_the_restored_database(base: Path, tmp_path: Path
         assert docs.stats().last_seq == told.seq
         with pytest.raises(InvalidArgument, match="once"):
             docs.upsert(["z"], {"body": [np.ones(8)]}, request_id="once")
+
+
+def test_named_snapshots_travel_along(base: Path, tmp_path: Path) -> None:
+    with opened(base) as database:
+        docs = database.collection("docs")
+        docs.flush()
+        state = state_of(database, "docs")
+        number = state.take_segment_id()
+        live = write_array_file(state.directory, f"{number:010d}.live.0", "live", {"live": np.arange(3)})
+        kept = SnapshotEntry("monday", 7, state.manifest.flushed_seq, state.manifest.segments, live)
+        state.commit(lambda manifest: manifest.with_snapshot(kept))
+        # Of what only the snapshot has, nothing is in the present segments any more.
+        state.commit(lambda manifest: manifest.without_segments({manifest.segments[0].segment_id}))
+        report = database.backup(tmp_path / "a.vbak")
+    restore(tmp_path / "a.vbak", tmp_path / "r")
+    with opened(tmp_path / "r") as database:
+        state = state_of(database, "docs")
+        assert state.manifest.snapshots == (kept,)
+        assert kept.file_names() <= set(state.directory.names())
+        assert len(state.manifest.segments) == len(kept.segments) - 1
+    assert report.files > len(kept.file_names())
 
 
 def test_an_empty_database(tmp_path: Path) -> None:

@@ -212,14 +212,14 @@ class EmbeddedDatabase(Database):
         """As ``Database.backup``."""
         self._check_open()
         fs = self._collections.fs
-        since_manifest = b"" if since is None else read_manifest_bytes(since, fs)
+        pieces = self.run_backup(b"" if since is None else read_manifest_bytes(since, fs))
         output = output_to(target, fs)
         if isinstance(output, FileOutput) and output.path.is_relative_to(fs.resolved(self.path)):
             output.abandon()
             raise InvalidArgument(
                 f"{output.path} is inside the database; write backups elsewhere", field="target", value=output.path
             )
-        return report_of(*write_pieces(self.run_backup(since_manifest), output, progress))
+        return report_of(*write_pieces(pieces, output, progress))
 
     def run_backup(self, since_manifest: bytes) -> Pieces:
         """As ``Database.run_backup``."""
