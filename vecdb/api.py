@@ -377,7 +377,7 @@ class Database(ABC):
     def run_backup(self, since_manifest: bytes) -> Generator[bytes, None, bytes]:
         """The bytes of a backup, piece by piece; it returns the manifest that they end in.
 
-        Files of the database are kept until it is exhausted or closed.
+        Files of the database are kept until it is exhausted or closed; closing the database waits for that.
 
         Parameters
         ----------

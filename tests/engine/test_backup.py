@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,19 @@ def test_since_must_be_of_the_same_database(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "b.vbak").exists()
 
 
+def test_an_increment_of_a_copy_that_went_another_way_holds_what_differs(base: Path, tmp_path: Path) -> None:
+    # A copied directory has the same ids and gives its files the same names.
+    shutil.copytree(base, tmp_path / "copy")
+    with opened(base) as database:
+        filled(database, first=12, last=14)
+        database.backup(tmp_path / "a.vbak")
+    with opened(tmp_path / "copy") as database:
+        hand_over(database.collection("docs"), batch(SEED, 3, 0))
+        database.backup(tmp_path / "b.vbak", since=tmp_path / "a.vbak")
+    restore([tmp_path / "a.vbak", tmp_path / "b.vbak"], tmp_path / "r")
+    assert_holds(tmp_path / "r", {0: 12, 3: 1})
+
+
 def test_a_backup_goes_through_a_pipe(base: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     found: list[bytes] = []
@@ -408,26 +422,25 @@ def held_files(database: EmbeddedDatabase, name: str) -> int:
 def test_whoever_stops_reading_ends_what_the_backup_holds(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup, "JOINED_BYTES", 512)
     with opened(base) as database:
-        pieces = database.run_backup(b"")
-        next(pieces)
-        assert held_files(database, "docs") > 0
-        pieces.close()
+        with closing(database.run_backup(b"")) as pieces:
+            next(pieces)
+            assert held_files(database, "docs") > 0
         assert held_files(database, "docs") == 0
         with pytest.raises(BrokenPipeError):
             database.backup(Broken(2_000))
         assert held_files(database, "docs") == 0
 
 
-def test_closing_does_not_wait_for_a_backup_that_nobody_reads(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropping_a_collection_ends_the_backup_that_reads_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup, "JOINED_BYTES", 512)
     with opened(base) as database:
-        pieces = database.run_backup(b"")
-        next(pieces)
-        state = state_of(database, "docs")
-        closing = threading.Thread(target=database.drop_collection, args=("docs",))
-        closing.start()
-        assert state.closing.wait(60)
-        with pytest.raises(Cancelled):
-            list(pieces)
-        closing.join()
+        with closing(database.run_backup(b"")) as pieces:
+            next(pieces)
+            state = state_of(database, "docs")
+            dropping = threading.Thread(target=database.drop_collection, args=("docs",))
+            dropping.start()
+            assert state.closing.wait(60)
+            with pytest.raises(Cancelled):
+                list(pieces)
+        dropping.join()
         assert list(database.collections()) == ["more"]
