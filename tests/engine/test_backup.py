@@ -22,7 +22,7 @@ from tests.crash.observe import differences, observe
 from tests.crash.workload import OPTIONS as WITH_GRAPHS
 from tests.crash.workload import hand_over
 from tests.engine.archives import listing
-from tests.storage.faults import CountingFileSystem, FailingFileSystem
+from tests.storage.faults import CountingFileSystem, FailingFileSystem, UnreadableFileSystem
 from vecdb import restore, verify_backup
 from vecdb.archive.target import TEMPORARY_SUFFIX
 from vecdb.engine import backup
@@ -30,6 +30,7 @@ from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.manifest import SnapshotEntry
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.restore import restore_with
 from vecdb.engine.state import CollectionState
 from vecdb.errors import (
     AlreadyExists,
@@ -345,6 +346,25 @@ def test_a_damaged_source_gives_no_backup_and_is_named(base: Path, tmp_path: Pat
     with opened(base) as database, pytest.raises(Corruption, match=damaged.name.replace(".", r"\.")):
         database.backup(tmp_path / "a.vbak")
     assert listing(tmp_path) == ["db", *(f"db/{name}" for name in before)]
+
+
+def test_a_failed_read_gives_no_backup_and_is_named(base: Path, tmp_path: Path) -> None:
+    unreadable = UnreadableFileSystem(errno.EIO, 5_000)
+    with opened(base, unreadable) as database:
+        docs = database.create_collection("large", dim=1_024, index="flat")
+        docs.upsert(range(12), np.eye(12, 1_024))
+        database.backup(tmp_path / "a.vbak")
+        unreadable.armed = True
+        with pytest.raises(Corruption, match=r"cannot read .*/[0-9]{10}\."):
+            database.backup(tmp_path / "b.vbak")
+        unreadable.armed = False
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.vbak", "db"]
+        assert docs.count() == 12
+        database.backup(tmp_path / "b.vbak")
+    unreadable.armed = True
+    with pytest.raises(Corruption, match=r"b\.vbak"):
+        restore_with(unreadable, tmp_path / "b.vbak", tmp_path / "r")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.vbak", "b.vbak", "db"]
 
 
 CALLS = ("create", "write", "fsync", "rename", "fsync_directory")
