@@ -17,7 +17,7 @@ from tests.crash.workload import OPTIONS as WITH_GRAPHS
 from tests.crash.workload import hand_over
 from tests.storage.faults import FailingFileSystem
 from vecdb import restore
-from vecdb.engine import replay
+from vecdb.engine import point_in_time
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.log_archive import LogArchive
@@ -120,7 +120,7 @@ def test_as_of_a_moment(history: History, tmp_path: Path, batches: int) -> None:
 def test_as_far_as_the_archive_goes_in_small_parts(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PART_BYTES", 2_000)
+    monkeypatch.setattr(point_in_time, "PART_BYTES", 2_000)
     history.restore(tmp_path / "r")
     history.assert_restored(tmp_path / "r", BATCHES)
 

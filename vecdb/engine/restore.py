@@ -25,8 +25,8 @@ from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.marker import FORMAT_VERSION, MARKER, write_marker
 from vecdb.engine.metadata_copy import METADATA_BYTES_MAX, CollectionMetadata, decode_metadata, file_refs
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.point_in_time import Replay, Until
 from vecdb.engine.recovery import write_metadata
-from vecdb.engine.replay import Replay, Until
 from vecdb.engine.state import LOG
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, NotFound, VecdbError
 from vecdb.results import BackupReport, RestoredCollection, RestoreReport
