@@ -16,9 +16,9 @@ from dataclasses import replace
 from vecdb.bitmap import LiveRows
 from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import Manifest, request_key
-from vecdb.engine.state import LOG, CollectionState
+from vecdb.engine.state import CollectionState
 from vecdb.engine.writer import Writer
-from vecdb.errors import Unavailable, VecdbError
+from vecdb.errors import Unavailable
 from vecdb.segment.memtable import Memtable
 from vecdb.segment.writer import SegmentWriter
 
@@ -110,21 +110,7 @@ class Flusher:
 
         self._writer.run(swap).result()
         state.sweep_files()
-        if not state.mirror_behind and self._archived(manifest.flushed_seq):
-            state.log.trim(manifest.flushed_seq)
+        if not state.mirror_behind:
+            state.trim_log(manifest.flushed_seq)
         state.events.count("flushes")
         self._on_flushed()
-
-    def _archived(self, flushed_seq: int) -> bool:
-        """Whether the log files that are to be trimmed are kept, where they are to be."""
-        state = self._state
-        if state.log_archive is None:
-            return True
-        try:
-            for name in state.log.trimmable(flushed_seq):
-                state.log_archive.keep(state.manifest.collection_id, state.directory.child(LOG, create=False), name)
-        except VecdbError as error:
-            # The log keeps them, and grows; the next flush tries again.
-            state.events.report("log_not_archived", level=logging.ERROR, file=error.field, error=type(error).__name__)
-            return False
-        return True

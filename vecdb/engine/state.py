@@ -6,6 +6,7 @@ Readers take ``view`` and hold it; it is replaced as a whole, by the writer only
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -129,6 +130,20 @@ class CollectionState:
             # They are only in the way; the next sweep tries again, and the next open.
             self.events.report("file_not_removed", file=error.field, error=type(error).__name__)
             return False
+
+    def trim_log(self, flushed_seq: int) -> None:
+        """Unlink the log files that nothing needs any more, once they are kept where they are to be."""
+        if self.log_archive is not None:
+            log = self.directory.child(LOG, create=False)
+            try:
+                for name in self.log.trimmable(flushed_seq):
+                    self.log_archive.keep(self.manifest.collection_id, log, name)
+            except VecdbError as error:
+                # The log keeps them, and grows; the next flush tries again.
+                name = type(error).__name__
+                self.events.report("log_not_archived", level=logging.ERROR, file=error.field, error=name)
+                return
+        self.log.trim(flushed_seq)
 
     def take_segment_id(self) -> SegmentId:
         """A number for a segment or snapshot that nothing else has, nor will have."""
