@@ -30,10 +30,14 @@ def killed_at(forks: Forks, directory: Path, act: str, look: str, points: int, s
     chance = np.random.default_rng(seed)
     calls = np.unique((np.linspace(1, total, points) + chance.integers(-1, 2, points)).astype(int).clip(1, total))
 
+    killed: list[bool] = []
+
     def point(server: ForkServer, call: int) -> list[str]:
         place = copied(call)
         ended = server.call(act, str(place), call)
-        assert ended.status == KILLED, f"the child ended with {ended.status}: {ended.written.decode()}"
+        # What was flushed before the backup began makes the calls fewer: then it was done before it could be killed.
+        assert ended.status in (KILLED, 0), ended.written.decode(errors="replace")
+        killed.append(ended.status == KILLED)
         looked = server.call(look, str(place))
         if looked.status != 0:
             return [f"killed at call {call}: {looked.written.decode(errors='replace')}"]
@@ -41,7 +45,8 @@ def killed_at(forks: Forks, directory: Path, act: str, look: str, points: int, s
         return [f"killed at call {call}: {each}" for each in looked.result]
 
     problems = forks.map(point, [int(each) for each in calls])
-    print(f"{act}: {len(problems)} points of {total} calls")
+    print(f"{act}: {sum(killed)} points of {total} calls")
+    assert sum(killed) >= 0.8 * len(killed)
     return problems
 
 
