@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from vecdb.client import connect_async as connect_async
     from vecdb.engine.opening import open as open
     from vecdb.engine.options import EngineOptions as EngineOptions
+    from vecdb.engine.restore import restore as restore
+    from vecdb.engine.restore import verify_backup as verify_backup
     from vecdb.errors import VecdbError as VecdbError
     from vecdb.filter import Field as Field
     from vecdb.filter import Filter as Filter
+    from vecdb.results import BackupReport as BackupReport
     from vecdb.results import CollectionStats as CollectionStats
     from vecdb.results import Hit as Hit
     from vecdb.results import Hits as Hits
     from vecdb.results import Page as Page
     from vecdb.results import Point as Point
+    from vecdb.results import RestoreReport as RestoreReport
     from vecdb.results import WriteResult as WriteResult
     from vecdb.schema import CollectionSchema as CollectionSchema
     from vecdb.schema import IndexKind as IndexKind
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from vecdb.types import Metric as Metric
 
 _HOMES = {
+    "BackupReport": "vecdb.results",
     "Collection": "vecdb.api",
     "CollectionSchema": "vecdb.schema",
     "CollectionStats": "vecdb.results",
@@ -48,12 +53,15 @@ _HOMES = {
     "Metric": "vecdb.types",
     "Page": "vecdb.results",
     "Point": "vecdb.results",
+    "RestoreReport": "vecdb.results",
     "VecdbError": "vecdb.errors",
     "VectorField": "vecdb.schema",
     "WriteResult": "vecdb.results",
     "connect": "vecdb.client",
     "connect_async": "vecdb.client",
     "open": "vecdb.engine.opening",
+    "restore": "vecdb.engine.restore",
+    "verify_backup": "vecdb.engine.restore",
 }
 _MODULES = frozenset({"errors"})
 

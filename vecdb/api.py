@@ -7,9 +7,10 @@ embedded engine and the client each implement. So both accept the same arguments
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from numpy.typing import ArrayLike
 
@@ -26,7 +27,7 @@ from vecdb.arguments import (
 )
 from vecdb.errors import InvalidArgument
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
@@ -401,6 +402,55 @@ class Database(ABC):
     @abstractmethod
     def drop_collection(self, name: str) -> None:
         """Remove the collection and its files; raises NotFound."""
+
+    @abstractmethod
+    def backup(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        since: str | Path | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> BackupReport:
+        """Write all collections into one file, while reads and writes go on.
+
+        Each collection is in it as of one write, told in the report: every write that was acknowledged before its turn
+        and none after it. Collections are taken one after the other, so that two of them may be of different moments.
+        ``vecdb.restore`` makes a database of the file. What is interrupted leaves nothing under the file's name.
+
+        Parameters
+        ----------
+        target
+            A new file, or a binary file object that is open for writing: it is written front to back, so that it may be
+            a pipe.
+        since
+            An earlier backup file of this database. What that one holds, or refers to, is not stored again; restoring
+            then needs it too.
+        progress
+            Called with the number of bytes written since it was last called.
+
+        Raises
+        ------
+        AlreadyExists
+            There is a file ``target``; a backup replaces none.
+        Corruption
+            A file of the database is damaged: it is named, and there is no backup. Or ``since`` is damaged.
+        InvalidArgument
+            ``since`` is of another database.
+        ResourceExhausted
+            No space: for the backup, or for flushing what is in memory.
+        """
+
+    @abstractmethod
+    def run_backup(self, since_manifest: bytes) -> Generator[bytes, None, bytes]:
+        """The bytes of a backup, piece by piece; it returns the manifest that they end in.
+
+        Files of the database are kept until it is exhausted or closed; closing the database waits for that.
+
+        Parameters
+        ----------
+        since_manifest
+            The manifest of the backup before; empty for a full one.
+        """
 
     @abstractmethod
     def close(self) -> None:

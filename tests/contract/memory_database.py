@@ -11,13 +11,21 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tests.contract.memory_filter import satisfies
 from vecdb.api import Collection, Database
 from vecdb.arguments import as_timeout_s
-from vecdb.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
+from vecdb.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unimplemented,
+)
 from vecdb.filter import Filter, parse_filter
 from vecdb.payload import decode_payload
 from vecdb.requests import (
@@ -65,6 +73,12 @@ class MemoryDatabase(Database):
                 raise AlreadyExists(f"collection {name!r} {told}", field="collection", value=name)
             self.held[name] = MemoryCollection(self, name, schema)
             return self.held[name]
+
+    def backup(self, *_arguments: Any, **_named: Any) -> NoReturn:
+        raise Unimplemented("the oracle has no files")
+
+    def run_backup(self, since_manifest: bytes) -> NoReturn:
+        raise Unimplemented("the oracle has no files")
 
     def collection(self, name: str) -> MemoryCollection:
         check_name(name, "collection")

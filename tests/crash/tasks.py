@@ -16,6 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.crash.backups import (  # noqa: F401 - tasks as well
+    back_up_until_killed,
+    look_at_backup,
+    look_at_restored,
+    make_source,
+    restore_until_killed,
+)
 from tests.crash.crowd import Crowd, Outcome, Place
 from tests.crash.damages import OTHER, OTHER_ROWS, Damage, judged_damage
 from tests.crash.flips import Finding, Flip, complete, found

@@ -36,6 +36,7 @@ ROW_BYTES = 250 + 4 * 12
 OPTIONS = EngineOptions(
     memtable_size_bytes=64 * ROW_BYTES,
     graph_rows_min=10,
+    compaction_fanout=2,
     log_file_bytes_first=8_192,
     log_kept_bytes=65_536,
     reserve_size_bytes=4_096,

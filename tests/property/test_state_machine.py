@@ -45,6 +45,7 @@ SCHEMA = CollectionSchema(tuple(VectorField(DIMS[name], METRICS[name], HNSW, nam
 OPTIONS = EngineOptions(
     memtable_size_bytes=20 * (250 + 4 * sum(DIMS.values())),
     graph_rows_min=3,
+    compaction_fanout=2,
     log_file_bytes_first=4_096,
     log_kept_bytes=2_048,
     kernels="reference",

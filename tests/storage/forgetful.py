@@ -132,12 +132,11 @@ class ForgetfulFileSystem(WatchedFileSystem):
     def rename(self, source: Path, target: Path) -> None:
         folder = self._folder(source.parent)
         node = folder.names[source.name]
-        assert isinstance(node, _File)
         replaced = folder.names.get(target.name)
         if isinstance(replaced, _File):
             replaced.path = target.with_name(target.name + ".replaced")  # Its content can come back as it was durable.
         super().rename(source, target)
-        node.path = target
+        _move(node, target)
         folder.change(target.name, node, source.name)
 
     def unlink(self, path: Path) -> None:
@@ -213,6 +212,15 @@ def _scan(path: Path) -> _Folder:
         folder.names[name] = _scan(child) if is_directory else _File(child, child.read_bytes())
     folder.durable = dict(folder.names)
     return folder
+
+
+def _move(node: _File | _Folder, path: Path) -> None:
+    """Note where a file, or what is in a directory, is now."""
+    if isinstance(node, _File):
+        node.path = path
+        return
+    for name, child in {**node.durable, **node.names}.items():
+        _move(child, path / name)
 
 
 def _write(folder: _Folder, target: Path, chance: random.Random | int | None) -> None:

@@ -28,6 +28,8 @@ COMMANDS = {
     "serve": ("vecdb.cli.serve", "serve a database over gRPC"),
     "search": ("vecdb.cli.search", "find the nearest points of a collection"),
     "stats": ("vecdb.cli.stats", "what a database holds and what is on disk"),
+    "backup": ("vecdb.cli.backup", "write a database into one file while it is in use, or verify such a file"),
+    "restore": ("vecdb.cli.restore", "make a database of a backup"),
     "check": ("vecdb.cli.check", "read and verify every byte of a database"),
     "repair": ("vecdb.cli.repair", "rebuild what can be derived, quarantine what is damaged, say what is lost"),
     "compact": ("vecdb.cli.compact", "give the space of deleted and replaced points back"),

@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refresh-interval-s", metavar="S", type=float,
         help="with --read-only: how often to look for what was written (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--log-archive", metavar="DIR", type=Path, help="keep log files here, to restore backups as of any later write"
+    )
     add_config_argument(parser)
 
 
@@ -73,7 +76,7 @@ def run(namespace: argparse.Namespace) -> int:
     server = ServerOptions(**settings.chosen(OPTIONS, namespace))
     with _logging_to_stderr():
         _log.info("starting: opening the database")
-        chosen = settings.chosen(("warm_up", "read_only", "refresh_interval_s"), namespace)
+        chosen = settings.chosen(("warm_up", "read_only", "refresh_interval_s", "log_archive"), namespace)
         return run_server(ServeOptions(path, server, **chosen))
 
 

@@ -52,6 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "warm_up": FLAG,
     "read_only": FLAG,
     "refresh_interval_s": SECONDS,
+    "log_archive": PATH,
     "deadline_s": SECONDS,
     "grace_s": SECONDS,
     "requests_max": COUNT,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -38,7 +39,7 @@ from vecdb.client.connection import (
     credentials,
 )
 from vecdb.client.sessions import SessionLost
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
@@ -99,6 +100,45 @@ class AsyncRemoteDatabase:
     async def drop_collection(self, name: str) -> None:
         """Remove the collection and its files; raises NotFound."""
         await self.run(calls.drop(name))
+
+    async def backup(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        since: str | Path | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> BackupReport:
+        """Write all collections into one file on this machine; see ``Database.backup``."""
+        # Only who takes a backup needs to read and write files.
+        from vecdb.archive.manifest import report_of
+        from vecdb.archive.reading import read_manifest_bytes
+        from vecdb.archive.target import output_to
+
+        self._handle.check()
+        since_manifest = b"" if since is None else await _in_thread(read_manifest_bytes, since)
+        output = await _in_thread(output_to, target)
+        call = calls.backup(since_manifest)
+        attempts = Attempts(call, self._timeout_s, self.address)
+        manifest, size_bytes = b"", 0
+        try:
+            async for reply in self._stub(call.method)(call.request, timeout=attempts.remaining_s()):
+                if reply.data:
+                    await _in_thread(output.write, reply.data)
+                    size_bytes += len(reply.data)
+                    if progress is not None:
+                        progress(len(reply.data))
+                manifest = reply.manifest
+            if not manifest:
+                raise calls.backup_ended_early()
+            await _in_thread(output.finish)
+        except grpc.RpcError as failure:
+            await _in_thread(output.abandon)
+            attempts.delay_s(failure)  # Raises what it means: there is no second attempt.
+            raise
+        except BaseException:
+            await _in_thread(output.abandon)
+            raise
+        return report_of(manifest, size_bytes)
 
     async def server_version(self) -> str:
         """The version of the server."""
@@ -171,6 +211,16 @@ class AsyncRemoteDatabase:
 
     def __repr__(self) -> str:
         return f"<AsyncRemoteDatabase {self.address}>"
+
+
+async def _in_thread(work: Callable[..., _Result], *arguments: Any) -> _Result:
+    """The result of ``work``, which is waited for also by who is cancelled: what it uses must not go away under it."""
+    running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 class AsyncCollection:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from vecdb.arguments import as_timeout_s
+from vecdb.errors import Unavailable
 from vecdb.requests import (
     CountRequest,
     GetRequest,
@@ -56,6 +57,7 @@ _HIT_BYTES_USUAL = 1024
 _PAYLOAD_BYTES_MAX = 2**20
 _HIT_BYTES_MAX = NAME_BYTES_MAX + 64
 FLUSH_TIMEOUT_S = 600.0
+BACKUP_TIMEOUT_S = 86_400.0
 WAIT_MARGIN_S = 5.0
 """A wait may take this much longer than asked for before the client gives up: the server's error is the better one."""
 
@@ -247,11 +249,24 @@ def snapshots(of: Described) -> Call[list[SnapshotInfo]]:
     return Call("ListSnapshots", request, decode_snapshots)
 
 
+def backup(since_manifest: bytes) -> Call[None]:
+    """The bytes of a backup, in messages that are to be written as they come. What was written cannot be taken back, so
+    that it is not sent again.
+    """
+    request = vecdb_pb2.BackupRequest(since_manifest=since_manifest)
+    return Call("Backup", request, _nothing, repeatable=False, timeout_s=BACKUP_TIMEOUT_S)
+
+
+def backup_ended_early() -> Unavailable:
+    """The error for a backup whose manifest did not come."""
+    return Unavailable("the server ended the backup before its manifest", field="server")
+
+
 def _described(reply: vecdb_pb2.CollectionReply) -> Described:
     return Described(reply.name, reply.collection_id, decode_schema(reply.schema))
 
 
-def _nothing(_reply: Message) -> None:
+def _nothing(_reply: object) -> None:
     return None
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import grpc
 
@@ -24,7 +25,7 @@ from vecdb.client.connection import (
 )
 from vecdb.client.sessions import SessionLost, Sessions
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
 
 _Result = TypeVar("_Result")
@@ -132,6 +133,44 @@ class RemoteDatabase(Database):
     def drop_collection(self, name: str) -> None:
         """Remove the collection and its files; raises NotFound."""
         self.run(calls.drop(name))
+
+    def backup(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        since: str | Path | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> BackupReport:
+        """As ``Database.backup``; the files are on this machine."""
+        # Only who takes a backup needs to read and write files.
+        from vecdb.archive.manifest import report_of
+        from vecdb.archive.reading import read_manifest_bytes
+        from vecdb.archive.target import output_to, write_pieces
+
+        self._handle.check()
+        since_manifest = b"" if since is None else read_manifest_bytes(since)
+        return report_of(*write_pieces(self.run_backup(since_manifest), output_to(target), progress))
+
+    def run_backup(self, since_manifest: bytes) -> Generator[bytes, None, bytes]:
+        """As ``Database.run_backup``: the next bytes are fetched when they are asked for."""
+        self._handle.check()
+        call = calls.backup(since_manifest)
+        attempts = Attempts(call, self._timeout_s, self.address)
+        replies = self._stub(call.method)(call.request, timeout=attempts.remaining_s())
+        manifest = b""
+        try:
+            for reply in replies:
+                if reply.data:
+                    yield reply.data
+                manifest = reply.manifest
+        except grpc.RpcError as failure:
+            attempts.delay_s(failure)  # Raises what it means: there is no second attempt.
+            raise
+        finally:
+            replies.cancel()
+        if not manifest:
+            raise calls.backup_ended_early()
+        return bytes(manifest)
 
     def close(self) -> None:
         """Release the connection."""

@@ -48,6 +48,13 @@ class AppliedRequests:
                 self._replaced.append(replaced)
             self._by_id[request.request_id] = request
 
+    def up_to(self, seq: int) -> tuple[AppliedRequest, ...]:
+        """Those that made a write at or below ``seq``, in the order of their writes."""
+        with self._lock:
+            # One that changed nothing has the seq of another write, and is remembered in memory only.
+            made = [each for each in self._by_id.values() if each.seq <= seq and (each.upserted or each.deleted)]
+        return tuple(sorted(made, key=lambda each: each.seq))
+
     def expired(self, now_us: int) -> list[AppliedRequest]:
         """What is too old or too many, or was replaced by a later request of the same id: to be forgotten."""
         with self._lock:

@@ -79,9 +79,9 @@ class Catalogue:
         """By name."""
         return self._entries
 
-    def add(self, name: str, collection_id: str) -> CatalogueEntry:
-        """Make a collection exist; durable on return."""
-        entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000)
+    def add(self, name: str, collection_id: str, created_us: int | None = None) -> CatalogueEntry:
+        """Make a collection exist, created now unless it is said when; durable on return."""
+        entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000 if created_us is None else created_us)
         self._store.commit({_key(collection_id): _encode(entry)})
         self._entries = {**self._entries, name: entry}
         self._write_mirror()

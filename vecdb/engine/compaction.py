@@ -123,11 +123,13 @@ class Compactor:
         ------
         FailedPrecondition
             A snapshot keeps such a segment.
+            Or a log archive keeps all that is written.
         DeadlineExceeded
             Somebody still reads the old files after ``timeout_s`` seconds.
         """
         deadline = time.monotonic() + timeout_s
         last_seq = self._state.manifest.flushed_seq
+        self._refuse_archived()
         self._refuse_pinned()
         before = self._totals()
         # A segment may have to tell of a delete until the row that was deleted is gone: then it has its turn.
@@ -184,6 +186,20 @@ class Compactor:
         """Each segment that tells of a delete up to ``last_seq``."""
         readers = [segment.reader for segment in self._state.view.segments]
         return [(each.segment_id,) for each in readers if (deletes_of(each).seqs <= last_seq).any()]
+
+    def _refuse_archived(self) -> None:
+        """Raise FailedPrecondition where log files are kept elsewhere, and Unavailable where the log cannot be trimmed."""
+        state = self._state
+        if state.log_archive is not None:
+            raise FailedPrecondition(
+                f"the log archive {state.log_archive.path} keeps what was written and deleted; purge without one",
+                field="log_archive",
+                value=state.log_archive.path,
+            )
+        if state.mirror_behind:
+            raise Unavailable("the log is kept until the mirror of the last commit can be written", field="log")
+        state.log.rotate()
+        state.trim_log(state.manifest.flushed_seq)
 
     def _refuse_pinned(self) -> None:
         """Raise FailedPrecondition where a snapshot keeps rows that are dead by now."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from vecdb.api import Database
-from vecdb.engine.catalogue import Catalogue
+from vecdb.archive.manifest import report_of
+from vecdb.archive.reading import read_manifest_bytes
+from vecdb.archive.target import FileOutput, Pieces, Progress, Target, output_to, write_pieces
+from vecdb.engine.backup import FrozenCollection, backup_pieces
+from vecdb.engine.catalogue import Catalogue, CatalogueEntry
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.events import Events
 from vecdb.engine.leases import Lease, Leases
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.quarantine import QUARANTINE, REPAIRING, refuse_unfinished
@@ -21,10 +26,18 @@ from vecdb.engine.recovery import create_collection_files, open_collection_state
 from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
-from vecdb.errors import AlreadyExists, Corruption, FailedPrecondition, NotFound, ResourceExhausted, VecdbError
+from vecdb.errors import (
+    AlreadyExists,
+    Corruption,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    VecdbError,
+)
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import SearchRequest
-from vecdb.results import Hits
+from vecdb.results import BackupReport, Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import DiskFull, FileSystem
@@ -105,7 +118,15 @@ class EmbeddedDatabase(Database):
             What is there is damaged.
         """
         options = options or EngineOptions()
-        root = MmapDirectory.open(Path(path), file_system or FileSystem(), create=True)
+        fs = file_system or FileSystem()
+        if options.log_archive is not None:
+            # Now, and not when the first log file is to be kept.
+            archive = LogArchive.open(options.log_archive, fs).path
+            if fs.resolved(archive).is_relative_to(fs.resolved(Path(path))):
+                raise InvalidArgument(
+                    f"{archive} is inside the database; keep logs elsewhere", field="log_archive", value=archive
+                )
+        root = MmapDirectory.open(Path(path), fs, create=True)
         if not root.exists(MARKER) and _foreign(root):
             raise FailedPrecondition(
                 f"{root.path} is not a vecdb database and not empty",
@@ -223,6 +244,33 @@ class EmbeddedDatabase(Database):
                 self._open.close_dropped(entry.collection_id)
             finally:
                 self._collections.remove_child(entry.collection_id)
+
+    def backup(
+        self, target: Target, *, since: str | Path | None = None, progress: Progress | None = None
+    ) -> BackupReport:
+        """As ``Database.backup``."""
+        self._check_open()
+        fs = self._collections.fs
+        pieces = self.run_backup(b"" if since is None else read_manifest_bytes(since, fs))
+        output = output_to(target, fs)
+        if isinstance(output, FileOutput) and output.path.is_relative_to(fs.resolved(self.path)):
+            output.abandon()
+            raise InvalidArgument(
+                f"{output.path} is inside the database; write backups elsewhere", field="target", value=output.path
+            )
+        return report_of(*write_pieces(pieces, output, progress))
+
+    def run_backup(self, since_manifest: bytes) -> Pieces:
+        """As ``Database.run_backup``."""
+        self._check_open()
+        entries = sorted(self._catalogue.entries.values(), key=lambda each: each.name)
+        sources = ((entry, self._frozen(entry)) for entry in entries)
+        return backup_pieces(self.database_id, sources, since_manifest)
+
+    @contextmanager
+    def _frozen(self, entry: CatalogueEntry) -> Iterator[FrozenCollection]:
+        with self._lease(entry.name, entry.collection_id) as opened, opened.frozen() as frozen:
+            yield frozen
 
     def close(self) -> None:
         """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""

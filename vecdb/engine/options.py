@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from vecdb.errors import InvalidArgument
 from vecdb.query.plan import GRAPH_ROWS_MIN
@@ -49,6 +50,9 @@ class EngineOptions:
         A searched collection of at most this size is verified in the background, so that searches need not do it.
     refresh_interval_s
         A database that is open for reading refreshes itself so often, in the background; 0: only when told to.
+    log_archive
+        A directory in which log files are kept before they are trimmed, so that ``vecdb.restore`` can restore a backup
+        as of any later write. ``None``: they are not kept.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -70,6 +74,7 @@ class EngineOptions:
     log_file_bytes_first: int = 2**20
     reserve_size_bytes: int = 16 * 2**20
     refresh_interval_s: float = 0.0
+    log_archive: str | Path | None = None
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Never, Self
+from typing import BinaryIO, Never, Self
 
 from vecdb.api import Database
 from vecdb.engine.catalogue import Catalogue, CatalogueEntry
@@ -183,6 +183,24 @@ class ReadOnlyDatabase(Database):
         """The names of all collections, sorted."""
         self._check_open()
         return sorted(self._entries)
+
+    def backup(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        since: str | Path | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Never:
+        """Refused: the owner would remove the files that are being read."""
+        del target, since, progress
+        self._check_open()
+        refuse("back up")
+
+    def run_backup(self, since_manifest: bytes) -> Never:
+        """Refused."""
+        del since_manifest
+        self._check_open()
+        refuse("back up")
 
     def drop_collection(self, name: str) -> Never:
         """Refused."""

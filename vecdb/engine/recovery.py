@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.events import Events
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import (
     LIVE_PREFIX,
@@ -134,6 +135,7 @@ def open_collection_state(
         metadata.close()
         raise
     try:
+        archive = None if options.log_archive is None else LogArchive.open(options.log_archive, directory.fs)
         live_chunks = dict(metadata.items(LIVE_PREFIX))
         where = f"{directory.path}/data.mdb"
         live: dict[int, LiveRows] = {
@@ -141,7 +143,9 @@ def open_collection_state(
         }
         applied = _applied_requests(metadata, where)
         view = View(manifest.flushed_seq, (), ())
-        state = CollectionState(directory, metadata, log, manifest, view, applied, options, kernels, events, resources)
+        state = CollectionState(
+            directory, metadata, log, manifest, view, applied, options, kernels, events, resources, archive
+        )
         state.stored_live = live
         segments = tuple(SegmentView(state.open_segment(each), live[each.segment_id]) for each in manifest.segments)
         memtable = state.new_memtable(manifest.flushed_seq + 1)

@@ -18,6 +18,7 @@ from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.events import Events
 from vecdb.engine.files import CollectionFiles
+from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.manifest import MANIFEST_KEY, Manifest, changed_live_chunks, live_keys
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.resources import Resources
@@ -71,6 +72,7 @@ class CollectionState:
         kernels: Kernels,
         events: Events,
         resources: Resources,
+        log_archive: LogArchive | None = None,
     ) -> None:
         self.directory = directory
         self.metadata = metadata
@@ -82,6 +84,7 @@ class CollectionState:
         self.kernels = kernels
         self.events = events
         self.resources = resources
+        self.log_archive = log_archive
         self.files = CollectionFiles(directory)
         self.matchers = Matchers()
         self.closing = threading.Event()
@@ -189,7 +192,17 @@ class CollectionState:
             return False
 
     def trim_log(self, flushed_seq: int) -> None:
-        """Unlink the log files that nothing needs any more."""
+        """Unlink the log files that nothing needs any more, once they are kept where they are to be."""
+        if self.log_archive is not None:
+            log = self.directory.child(LOG, create=False)
+            try:
+                for name in self.log.trimmable(flushed_seq):
+                    self.log_archive.keep(self.manifest.collection_id, log, name)
+            except VecdbError as error:
+                # The log keeps them, and grows; the next flush tries again.
+                name = type(error).__name__
+                self.events.report("log_not_archived", level=logging.ERROR, file=error.field, error=name)
+                return
         try:
             self.log.trim(flushed_seq)
         except VecdbError as error:

@@ -6,9 +6,11 @@ Everything a caller asks for passes through here on the way to the module that d
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
+from vecdb.engine.backup import FrozenCollection
 from vecdb.engine.compaction import Compactor
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
@@ -182,6 +184,15 @@ class OpenCollection:
         self._writer.seal().result()
         self._flusher.flush_sealed()
         return self._state.manifest.flushed_seq
+
+    @contextmanager
+    def frozen(self) -> Iterator[FrozenCollection]:
+        """All that was acknowledged by now, in segments whose files stay for the length of the block."""
+        state = self._state
+        self.flush()
+        with state.freeze() as frozen:
+            requests = state.applied.up_to(frozen.manifest.flushed_seq)
+            yield FrozenCollection(state.directory, frozen.manifest, frozen.live, requests, state.check_not_closing)
 
     def wait_indexed(self, timeout_s: float) -> None:
         """Flush, then return when no segment waits for a graph."""

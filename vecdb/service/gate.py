@@ -14,7 +14,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias, TypeVar, cast
@@ -123,12 +123,20 @@ class Gate:
         async def write_all() -> None:
             pieces = self._pieces(method, data)
             loop = asyncio.get_running_loop()
+            pool = self._pools[method.work]
             last = False
-            # One deadline for the whole stream, so that a caller who does not read cannot hold a place for ever.
-            async with self._held(name, method):
-                while not last:
-                    piece, last = await loop.run_in_executor(self._pools[method.work], lambda: next(pieces))
-                    await _write(context, piece)
+            # One deadline for the whole stream, or for each piece where the whole has none, so that a caller who does
+            # not read cannot hold a place for ever.
+            try:
+                async with self._held(name, method):
+                    while not last:
+                        piece, last = await loop.run_in_executor(pool, lambda: next(pieces))
+                        async with contextlib.nullcontext() if method.bounded else self._deadline().hold(name):
+                            await _write(context, piece)
+            finally:
+                # Releases what the stream holds of the database. Of a stopped server the pool takes no work any more.
+                with contextlib.suppress(RuntimeError):
+                    pool.submit(_end, pieces)
 
         await self._pass(name, context, write_all())
 
@@ -281,7 +289,7 @@ class Gate:
         answer = cast(Unary, method.answer)
         return _encoded(answer(self._database, parsed(method.request, data)))
 
-    def _pieces(self, method: Method, data: bytes) -> Iterator[tuple[bytes, bool]]:
+    def _pieces(self, method: Method, data: bytes) -> Generator[tuple[bytes, bool], None, None]:
         """The encoded replies, each with whether it is the last. Nothing is done before the first is asked for."""
         answer = cast(Streaming, method.answer)
         replies = answer(self._database, parsed(method.request, data))
@@ -290,6 +298,13 @@ class Gate:
             yield held.SerializeToString(), False
             held = reply
         yield held.SerializeToString(), True
+
+
+def _end(pieces: Generator[tuple[bytes, bool], None, None]) -> None:
+    """End a stream that nobody reads any more."""
+    # A thread that is still at the next piece is the last to know of the stream, which ends with it.
+    with contextlib.suppress(ValueError):
+        pieces.close()
 
 
 async def _write(context: _Context, piece: bytes) -> None:

@@ -162,6 +162,20 @@ def _list_snapshots(database: Database, request: vecdb_pb2.ListSnapshotsRequest)
     return encode_snapshots(named_collection(database, request).snapshots())
 
 
+def _backup(database: Database, request: vecdb_pb2.BackupRequest) -> Iterator[Message]:
+    pieces = database.run_backup(request.since_manifest)
+    try:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                yield vecdb_pb2.BackupReply(manifest=end.value)
+                return
+            yield vecdb_pb2.BackupReply(data=piece)
+    finally:
+        pieces.close()
+
+
 def parsed(kind: type[_Message], data: bytes) -> _Message:
     """The request of these bytes; raises InvalidArgument where they encode none."""
     try:
@@ -208,6 +222,7 @@ METHODS: Mapping[str, Method] = {
     "CreateSnapshot": Method(vecdb_pb2.CreateSnapshotRequest, _create_snapshot, Work.WAIT, bounded=False),
     "DropSnapshot": Method(vecdb_pb2.DropSnapshotRequest, _drop_snapshot, Work.WRITE),
     "ListSnapshots": Method(vecdb_pb2.ListSnapshotsRequest, _list_snapshots, Work.READ),
+    "Backup": Method(vecdb_pb2.BackupRequest, _backup, Work.WAIT, streaming=True, bounded=False),
 }
 
 _declared = {each.name: (each.client_streaming, each.server_streaming) for each in SERVICE.methods}

@@ -51,7 +51,7 @@ def _opened(options: ServeOptions) -> EmbeddedDatabase | ReadOnlyDatabase:
 
     if options.read_only:
         return open(options.path, options=EngineOptions(refresh_interval_s=options.refresh_interval_s), read_only=True)
-    return open(options.path)
+    return open(options.path, options=EngineOptions(log_archive=options.log_archive))
 
 
 async def _serve(database: EmbeddedDatabase | ReadOnlyDatabase, serve: ServeOptions) -> None:

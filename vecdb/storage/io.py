@@ -117,7 +117,7 @@ class FileSystem:
         os.ftruncate(fd, size_bytes)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file another name in the same file system, replacing what had it."""
+        """Give a file or directory another name in the same file system, replacing a file or an empty directory."""
         source.rename(target)
 
     def unlink(self, path: Path) -> None:
@@ -176,6 +176,17 @@ class FileSystem:
             return stat.S_ISDIR(path.stat().st_mode)
         except FileNotFoundError:
             return False
+
+    def is_file(self, path: Path) -> bool:
+        """Whether ``path`` leads to a plain file: no directory, device, pipe or socket."""
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except FileNotFoundError:
+            return False
+
+    def resolved(self, path: Path) -> Path:
+        """The path from the root without symbolic links; what it leads to need not exist."""
+        return path.resolve()
 
     def identity(self, fd: int) -> tuple[int, int]:
         """(device, inode) of an open file."""

@@ -313,6 +313,11 @@ class Log:
             self._require_writable()
             self._seal()
 
+    def trimmable(self, flushed_seq: int) -> list[str]:
+        """The names of the files that ``trim`` would unlink, oldest first; they do not change any more."""
+        with self._mutex:
+            return [file.name for file in self._sealed if file.last_seq <= flushed_seq]
+
     def trim(self, flushed_seq: int) -> list[str]:
         """Unlink the files, but for the one being written, that have no record above ``flushed_seq``; their names."""
         with self._mutex:

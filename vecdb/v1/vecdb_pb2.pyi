@@ -438,3 +438,17 @@ class SnapshotFacts(_message.Message):
     created_s: float
     seq: int
     def __init__(self, name: _Optional[str] = ..., created_s: _Optional[float] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("since_manifest",)
+    SINCE_MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    since_manifest: bytes
+    def __init__(self, since_manifest: _Optional[bytes] = ...) -> None: ...
+
+class BackupReply(_message.Message):
+    __slots__ = ("data", "manifest")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    manifest: bytes
+    def __init__(self, data: _Optional[bytes] = ..., manifest: _Optional[bytes] = ...) -> None: ...

@@ -134,6 +134,11 @@ class VecdbStub(object):
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.Snapshots.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/vecdb.v1.Vecdb/Backup',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.BackupRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.BackupReply.FromString,
+                _registered_method=True)
 
 
 class VecdbServicer(object):
@@ -269,6 +274,13 @@ class VecdbServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """All collections, each as of one write, as the bytes of a backup file (docs/formats/backup.md).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VecdbServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -371,6 +383,11 @@ def add_VecdbServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_vecdb__pb2.Snapshots.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.BackupRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.BackupReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -913,6 +930,33 @@ class Vecdb(object):
             '/vecdb.v1.Vecdb/ListSnapshots',
             vecdb_dot_v1_dot_vecdb__pb2.ListSnapshotsRequest.SerializeToString,
             vecdb_dot_v1_dot_vecdb__pb2.Snapshots.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/Backup',
+            vecdb_dot_v1_dot_vecdb__pb2.BackupRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.BackupReply.FromString,
             options,
             channel_credentials,
             insecure,
