@@ -71,7 +71,9 @@ def test_check_of_a_sound_and_of_a_damaged_database(vecdb_command, database):
     with vecdb.open(database) as opened:
         opened.collection("docs").flush()
     assert vecdb_command("check", database).status == 0
-    largest = max((path for path in database.rglob("*") if path.suffix != ".mdb" and path.is_file()), key=_size)
+    largest = max(
+        (path for path in (database / "collections").rglob("*") if path.suffix != ".mdb" and path.is_file()), key=_size
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     largest.write_bytes(content)

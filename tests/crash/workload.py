@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +42,8 @@ OPTIONS = EngineOptions(
     reserve_size_bytes=4_096,
     kernels="reference",
 )
+QUIET = replace(OPTIONS, compaction=False)
+"""For tests that look at the files of the segments that they made."""
 
 Report = Callable[..., None]
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.crash.history import SCHEMA, batch, state_after
 from tests.crash.observe import differences, observe
-from tests.crash.workload import OPTIONS as WITH_GRAPHS
+from tests.crash.workload import QUIET as WITH_GRAPHS
 from tests.crash.workload import hand_over
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase

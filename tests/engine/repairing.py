@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.crash.history import SCHEMA, State, applied, batch
 from tests.crash.observe import differences, observe
-from tests.crash.workload import OPTIONS, hand_over
+from tests.crash.workload import QUIET, hand_over
 from tests.property.freezing import FreezableFileSystem
 from vecdb.bitmap import LiveRows
 from vecdb.engine.check import CheckReport, check_database
@@ -32,7 +32,7 @@ SNAPSHOT = "before"
 def build(path: Path, *, batches: int = BATCHES, seed: int = SEED, snapshot: bool = True) -> State:
     """Two collections of the same content, with segments, graphs, dead rows, a log, and in one a snapshot."""
     state: State = {}
-    with EmbeddedDatabase.open(path, options=OPTIONS, file_system=FreezableFileSystem()) as database:
+    with EmbeddedDatabase.open(path, options=QUIET, file_system=FreezableFileSystem()) as database:
         handles = [database.create_collection(name, schema=SCHEMA) for name in (DOCS, OTHER)]
         for number in range(batches):
             for handle in handles:
@@ -46,7 +46,7 @@ def build(path: Path, *, batches: int = BATCHES, seed: int = SEED, snapshot: boo
                     handle.wait_indexed(60)
                 database.close()
                 add_snapshot(path, SNAPSHOT)
-                database = EmbeddedDatabase.open(path, options=OPTIONS, file_system=FreezableFileSystem())
+                database = EmbeddedDatabase.open(path, options=QUIET, file_system=FreezableFileSystem())
                 handles = [database.collection(name) for name in (DOCS, OTHER)]
         if not snapshot:
             for handle in handles:
@@ -128,7 +128,7 @@ def snapshot_ids(directory: Path) -> dict[str, set[PointId]]:
 
 def wrong(path: Path, state: State, name: str = DOCS) -> list[str]:
     """What the opened database answers that the model does not."""
-    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+    with EmbeddedDatabase.open(path, options=QUIET) as database:
         return differences(observe(database.collection(name), [0]), state)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.crash.history import SCHEMA, batch, state_after
-from tests.crash.workload import OPTIONS as WITH_GRAPHS
+from tests.crash.workload import QUIET as WITH_GRAPHS
 from tests.crash.workload import hand_over
 from tests.engine.archives import listing
 from tests.engine.backed_up import SEED, assert_holds, filled, make_base, opened, state_of

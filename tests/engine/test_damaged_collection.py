@@ -9,7 +9,7 @@ import pytest
 
 from tests.crash.history import SCHEMA, State, batch
 from tests.crash.observe import differences, observe
-from tests.crash.workload import OPTIONS, hand_over
+from tests.crash.workload import QUIET, hand_over
 from tests.engine.repairing import BATCHES, DOCS, OTHER, SEED, build, collection_path, copied
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
@@ -45,7 +45,7 @@ def test_the_others_go_on(built: tuple[Path, State], tmp_path: Path, kind: str):
     assert damaged
     for each in damaged:
         each.write_bytes(np.random.default_rng(2).bytes(each.stat().st_size))
-    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+    with EmbeddedDatabase.open(path, options=QUIET) as database:
         assert list(database.collections()) == [DOCS, OTHER]
         if kind in AT_OPEN:
             with pytest.raises(Corruption, match=kind) as caught:
@@ -60,5 +60,5 @@ def test_the_others_go_on(built: tuple[Path, State], tmp_path: Path, kind: str):
         hand_over(other, batch(SEED, 0, BATCHES))
         other.flush()
         database.create_collection("new", schema=SCHEMA)
-    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+    with EmbeddedDatabase.open(path, options=QUIET) as database:
         assert database.collection("new").count() == 0

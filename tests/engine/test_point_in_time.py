@@ -13,7 +13,7 @@ import pytest
 
 from tests.crash.history import SCHEMA, batch, state_after
 from tests.crash.observe import differences, observe
-from tests.crash.workload import OPTIONS as WITH_GRAPHS
+from tests.crash.workload import QUIET as WITH_GRAPHS
 from tests.crash.workload import hand_over
 from tests.storage.faults import FailingFileSystem
 from vecdb import restore

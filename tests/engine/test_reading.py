@@ -44,6 +44,7 @@ def test_what_is_acknowledged_is_visible_after_a_refresh_and_not_before(writer: 
 
 
 def test_it_reads_what_a_writer_left_that_was_killed_or_closed(writer: Writer, tmp_path: Path) -> None:
+    stop_compaction(writer)
     writer.fill()
     copied = tmp_path / "copy"
     shutil.copytree(writer.path, copied)  # As a killed writer leaves it: the log is not ended.
@@ -116,6 +117,7 @@ def test_damage_is_found_in_the_mapping_when_the_name_is_gone(writer: Writer) ->
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_damaged_segment_leaves_the_others_readable(writer: Writer, lost: bool) -> None:
+    stop_compaction(writer)
     writer.fill()
     writer.collection.flush()
     before = set((writer.path / "collections").glob("*/*.payload.*"))
@@ -137,9 +139,14 @@ def test_a_damaged_segment_leaves_the_others_readable(writer: Writer, lost: bool
         assert {each.id: each.payload["n"] for each in collection.get(writer.model) if each.payload} == writer.model
 
 
-def test_segments_that_stay_are_not_opened_again(writer: Writer) -> None:
+def stop_compaction(writer: Writer) -> None:
+    """For a test that looks at the files, or counts what a reader does about them."""
     writer.database.close()
     writer.open(replace(OPTIONS, compaction=False))
+
+
+def test_segments_that_stay_are_not_opened_again(writer: Writer) -> None:
+    stop_compaction(writer)
     writer.fill()
     writer.collection.flush()
 
@@ -234,6 +241,7 @@ def test_a_record_is_shown_only_once_it_is_durable(writer: Writer) -> None:
             super().fdatasync(fd)
 
     spy = Failing()
+    stop_compaction(writer)
     writer.fill()
     with reading(writer.path, spy) as database:
         collection = database.collection("c")
@@ -283,7 +291,7 @@ def test_a_commit_without_its_mirror_is_read_after_a_check(writer: Writer) -> No
     writer.fill()
     writer.database.close()
     system = Full()
-    writer.open(OPTIONS, system)
+    writer.open(replace(OPTIONS, compaction=False), system)
     writer.upsert()
     with reading(writer.path) as database:
         collection = database.collection("c")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.crash.history import batch
-from tests.crash.workload import OPTIONS, hand_over
+from tests.crash.workload import QUIET, hand_over
 from tests.engine.repairing import (
     DOCS,
     SEED,
@@ -88,7 +88,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("built") / "db"
     build(path, batches=BATCHES, snapshot=False)
     add_snapshot(path, "kept")
-    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+    with EmbeddedDatabase.open(path, options=QUIET) as database:
         for number in range(BATCHES, BATCHES + 3):
             hand_over(database.collection(DOCS), batch(SEED, 0, number))
     return path
@@ -97,7 +97,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcome(path: Path) -> dict[str, Any]:
     """Everything that must not depend on where a repair was interrupted."""
     kept: dict[str, Any] = {"ok": checked(path).problems}
-    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+    with EmbeddedDatabase.open(path, options=QUIET) as database:
         for name in database.collections():
             kept[name] = sorted(
                 (str(each.id), str(each.payload), each.vectors["body"].tobytes())
@@ -149,7 +149,7 @@ def test_a_repair_killed_at_any_write_is_begun_again(
             repair_database(path, file_system=DyingFileSystem(n))
         if (path / REPAIRING).exists():
             with pytest.raises((FailedPrecondition, Corruption), match="repair"):
-                EmbeddedDatabase.open(path, options=OPTIONS)
+                EmbeddedDatabase.open(path, options=QUIET)
         with suppress(Killed):  # Once more, somewhere else.
             repair_database(path, file_system=DyingFileSystem(n // 2 + 2))
         repair_database(path)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.crash.history import BODY, METRICS, SCHEMA, State, Stored
 from tests.crash.observe import queries_of, ranking_differences, same_vectors
-from tests.crash.workload import OPTIONS
+from tests.crash.workload import QUIET
 from tests.engine.repairing import (
     DOCS,
     OTHER,
@@ -48,7 +48,7 @@ def judge(path: Path, report: RepairReport, state: State, name: str = DOCS) -> N
     losses = [loss for loss in report.losses if loss.kind == "points"]
     named = {each for loss in losses for each in loss.ids}
     unnamed = sum(loss.count - len(loss.ids) for loss in losses)
-    with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+    with EmbeddedDatabase.open(path, options=QUIET) as database:
         collection = database.collection(name)
         found = {each.id: each for each in collection.scroll(with_vectors=True)}
         hits = collection.search(queries_of(BODY)[0], 50, field=BODY, recall="exact")

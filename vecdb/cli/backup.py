@@ -54,7 +54,7 @@ def run(namespace: argparse.Namespace) -> int:
     from vecdb.cli.terminal import WIDTH_MAX, ProgressBar
 
     with (
-        open_target(path, connect, namespace, settings) as database,
+        open_target(path, connect, namespace, settings, read_only=False) as database,
         ProgressBar("backup", None, "bytes", WIDTH_MAX) as bar,
     ):
         target = sys.stdout.buffer if streamed else Path(words[0])

@@ -45,7 +45,7 @@ def run(namespace: argparse.Namespace) -> int:
     path, words = split_target(namespace.words, connect, settings)
     if len(words) > 1:
         raise InvalidArgument(f"name one collection or none, got {words}", field="collection", limit="1", value=words)
-    with open_target(path, connect, namespace, settings) as database:
+    with open_target(path, connect, namespace, settings, read_only=namespace.dry_run) as database:
         reports = {name: _compact(database.collection(name), namespace) for name in words or database.collections()}
     if namespace.json:
         print(json.dumps({name: asdict(report) for name, report in reports.items()}, ensure_ascii=False, indent=2))

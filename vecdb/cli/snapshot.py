@@ -34,7 +34,8 @@ def run(namespace: argparse.Namespace) -> int:
     path, words = split_target(namespace.words, connect, settings)
     if len(words) != 1:
         raise InvalidArgument(f"name one collection, got {words}", field="collection", limit="1", value=words)
-    with open_target(path, connect, namespace, settings) as database:
+    looking = namespace.create is None and namespace.drop is None
+    with open_target(path, connect, namespace, settings, read_only=looking) as database:
         collection = database.collection(words[0])
         if namespace.create is not None:
             collection.create_snapshot(namespace.create)

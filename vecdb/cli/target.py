@@ -65,13 +65,20 @@ def existing(path: Path) -> Path:
     return path
 
 
-def open_target(path: Path | None, connect: str | None, namespace: argparse.Namespace, settings: Settings) -> Database:
-    """Open the directory, for reading, or connect to the server."""
+def open_target(
+    path: Path | None,
+    connect: str | None,
+    namespace: argparse.Namespace,
+    settings: Settings,
+    *,
+    read_only: bool = True,
+) -> Database:
+    """Open the directory, or connect to the server; ``read_only`` is possible while another process has it open."""
     if connect is None:
         assert path is not None
         from vecdb.engine.opening import open
 
-        return open(existing(path), read_only=True)
+        return open(existing(path), read_only=True) if read_only else open(existing(path))
     from vecdb.client import connect as connect_to
 
     root: Path | None = settings.choose("tls_root", namespace.tls_root)

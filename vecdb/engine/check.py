@@ -104,6 +104,9 @@ class _Checker:
         size_bytes = self._root.tree_size_bytes()
         if QUARANTINE in self._root.children():
             size_bytes -= self._root.child(QUARANTINE, create=False).tree_size_bytes()
+        if self._root.exists(RESERVE_NAME):
+            # Nothing is in it.
+            size_bytes -= self._root.fs.size_of(self._root.path_of(RESERVE_NAME)) or 0
         return CheckReport(tuple(notes.problems), self._collections, notes.files, size_bytes, notes.points)
 
     def check(self) -> None:

@@ -1,9 +1,10 @@
 """Compaction: segments are merged in the background, and their dead rows dropped, while writes and searches go on.
 
-The rows that are kept are those that are live when a merge begins. The new segment is written and indexed beside the
-old ones; only its last, short step keeps flushes out and runs between two groups of writes: the rows that died
-meanwhile are dead in the new segment too, found by the place that each kept row had. One commit puts the new segment in
-the place of the old ones, whose files go once nobody reads them.
+The rows that are kept are those that were live as of the last flush, so that segments and journals go on telling, of
+each id, the last write or delete that is flushed. The new segment is written and indexed beside the old ones; only its
+last, short step keeps flushes out and runs between two groups of writes: the rows that died meanwhile are dead in the
+new segment too, found by the place that each kept row had. One commit puts the new segment in the place of the old
+ones, whose files go once nobody reads them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from vecdb.engine.manifest import Manifest
 from vecdb.engine.merge_policy import MergePolicy, SegmentSize
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
-from vecdb.engine.view import SegmentView
 from vecdb.engine.writer import Writer
 from vecdb.errors import (
     Cancelled,
@@ -64,9 +64,17 @@ class _Request:
 class Compactor:
     """Merges the segments of one collection, one merge at a time."""
 
-    def __init__(self, state: CollectionState, pool: Pool, writer: Writer, on_merged: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        state: CollectionState,
+        pool: Pool,
+        writer: Writer,
+        flush: Callable[[], object],
+        on_merged: Callable[[], None],
+    ) -> None:
         self._state = state
         self._writer = writer
+        self._flush = flush
         self._on_merged = on_merged
         options = state.options
         self._policy = MergePolicy(
@@ -102,7 +110,7 @@ class Compactor:
 
     def expected(self) -> CompactionReport:
         """What ``compact`` would do now."""
-        sizes = {each.segment_id: each for each in self._sizes()}
+        sizes = {each.segment_id: each for each in self._sizes_now()}
         groups = self._policy.full_merge(list(sizes.values()))
         merged = [sizes[number] for group in groups for number in group]
         before = sum(each.size_bytes for each in sizes.values())
@@ -171,7 +179,14 @@ class Compactor:
             ) from error
 
     def _sizes(self) -> list[SegmentSize]:
-        return [_size(segment) for segment in self._state.view.segments]
+        """Of the segments, with what was live as of the last flush."""
+        stored = self._state.stored_live
+        readers = (segment.reader for segment in self._state.view.segments)
+        return [_size(reader, stored[reader.segment_id]) for reader in readers]
+
+    def _sizes_now(self) -> list[SegmentSize]:
+        """The same with what is live now."""
+        return [_size(segment.reader, segment.live) for segment in self._state.view.segments]
 
     def _totals(self) -> tuple[int, int]:
         """Number of segments and their bytes."""
@@ -188,7 +203,7 @@ class Compactor:
         return [(each.segment_id,) for each in readers if (deletes_of(each).seqs <= last_seq).any()]
 
     def _refuse_archived(self) -> None:
-        """Raise FailedPrecondition where log files are kept elsewhere, and Unavailable where the log cannot be trimmed."""
+        """Trim the log; raise FailedPrecondition where it is kept elsewhere, Unavailable where it has to be kept."""
         state = self._state
         if state.log_archive is not None:
             raise FailedPrecondition(
@@ -221,10 +236,11 @@ class Compactor:
             if self._requests:
                 self._answer(self._requests.popleft())
                 continue
-            due = self._due() if state.options.compaction else ()
-            if not due:
-                return
+            due: tuple[int, ...] = ()
             try:
+                due = self._due()
+                if not due:
+                    return
                 self._merge(due)
             except Cancelled:
                 return
@@ -245,7 +261,17 @@ class Compactor:
                 return
 
     def _due(self) -> tuple[int, ...]:
-        return self._policy.next_merge([each for each in self._sizes() if each.segment_id not in self._failed])
+        if not self._state.options.compaction:
+            return ()
+        due = self._next_merge(self._sizes())
+        if not due and self._next_merge(self._sizes_now()):
+            # So many rows died since the last flush that it is worth one.
+            self._flush()
+            due = self._next_merge(self._sizes())
+        return due
+
+    def _next_merge(self, sizes: Iterable[SegmentSize]) -> tuple[int, ...]:
+        return self._policy.next_merge([each for each in sizes if each.segment_id not in self._failed])
 
     def _answer(self, request: _Request) -> None:
         before = self._totals()
@@ -277,10 +303,11 @@ class Compactor:
     def _merge_marked(self, group: Collection[int]) -> int:
         state = self._state
         state.check_not_stopped()
+        stored = state.stored_live
         chosen = [each for each in state.view.segments if each.reader.segment_id in group]
         others = [each.reader for each in state.view.segments if each.reader.segment_id not in group]
         merge = Merge(
-            [MergeSource(each.reader, each.live.bitmap().rows()) for each in chosen],
+            [MergeSource(each.reader, stored[each.reader.segment_id].bitmap().rows()) for each in chosen],
             kept_deletes([each.reader for each in chosen], others, state.manifest.hash_key),
             _remembered(each.reader for each in chosen),
         )
@@ -365,9 +392,9 @@ def _report(before: tuple[int, int], after: tuple[int, int], rows_dropped: int) 
     return CompactionReport(before[0], after[0], before[1], after[1], rows_dropped)
 
 
-def _size(segment: SegmentView) -> SegmentSize:
-    size_bytes = sum(file.ref.size_bytes for file in segment.reader.entry.files)
-    return SegmentSize(segment.reader.segment_id, segment.rows, segment.live.count(), size_bytes)
+def _size(reader: SegmentReader, live: LiveRows) -> SegmentSize:
+    size_bytes = sum(file.ref.size_bytes for file in reader.entry.files)
+    return SegmentSize(reader.segment_id, reader.rows, live.count(), size_bytes)
 
 
 def _remembered(readers: Iterable[SegmentReader]) -> list[bytes]:

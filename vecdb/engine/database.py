@@ -136,40 +136,52 @@ class EmbeddedDatabase(Database):
             )
         if root.exists(MARKER):
             # Ahead of the lock, which writes down its holder: a database of another version keeps every byte.
-            read_marker(root)
+            with _telling_remedy(root):
+                read_marker(root)
         lock = DirectoryLock.acquire(root)
         events = Events("")
         try:
-            refuse_unfinished(root)
-            new = not root.exists(MARKER)
-            require_no_collections(root)
-            if not new and CATALOGUE not in root.children():
-                raise Corruption(f"{root.path / CATALOGUE} is missing", field=str(root.path / CATALOGUE))
-            reserve = Reserve(root, options.reserve_size_bytes)
-            # The marker is written last: a directory with a marker has a whole catalogue.
-            directory = root.child(CATALOGUE, create=new)
-            catalogue = reserve.spent_on(lambda: Catalogue.open(directory, create=new), events.report)
-            try:
-                marker = write_marker(root) if new else read_marker(root)
-                database = cls(
-                    root,
-                    lock,
-                    catalogue,
-                    marker.database_id,
-                    options,
-                    kernels or choose_kernels(options.kernels),
-                    Resources(reserve, RowMemory(options.memory_size_bytes_max)),
-                )
-                database._remove_unnamed()
-                with suppress(DiskFull):  # Taken by the first write that finds space.
-                    reserve.take(events.report)
-            except BaseException:
-                catalogue.close()
-                raise
-        except BaseException as error:
+            with _telling_remedy(root):
+                return cls._opened(root, lock, options, kernels, events)
+        except BaseException:
             lock.release()
-            if isinstance(error, Corruption):
-                raise _with_remedy(error, root) from error
+            raise
+
+    @classmethod
+    def _opened(
+        cls,
+        root: MmapDirectory,
+        lock: DirectoryLock,
+        options: EngineOptions,
+        kernels: Kernels | None,
+        events: Events,
+    ) -> Self:
+        """The database in a directory that this process owns."""
+        refuse_unfinished(root)
+        new = not root.exists(MARKER)
+        require_no_collections(root)
+        if not new and CATALOGUE not in root.children():
+            raise Corruption(f"{root.path / CATALOGUE} is missing", field=str(root.path / CATALOGUE))
+        reserve = Reserve(root, options.reserve_size_bytes)
+        # The marker is written last: a directory with a marker has a whole catalogue.
+        directory = root.child(CATALOGUE, create=new)
+        catalogue = reserve.spent_on(lambda: Catalogue.open(directory, create=new), events.report)
+        try:
+            marker = write_marker(root) if new else read_marker(root)
+            database = cls(
+                root,
+                lock,
+                catalogue,
+                marker.database_id,
+                options,
+                kernels or choose_kernels(options.kernels),
+                Resources(reserve, RowMemory(options.memory_size_bytes_max)),
+            )
+            database._remove_unnamed()
+            with suppress(DiskFull):  # Taken by the first write that finds space.
+                reserve.take(events.report)
+        except BaseException:
+            catalogue.close()
             raise
         return database
 
@@ -294,13 +306,11 @@ class EmbeddedDatabase(Database):
         return self._open.lease(collection_id)
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
-        try:
+        with _telling_remedy(self._root):
             directory = self._collections.child(collection_id, create=False)
             state = open_collection_state(directory, collection_id, self._options, self.kernels, self._resources)
             opened = OpenCollection(state, self._threads)
             opened.start()
-        except Corruption as error:
-            raise _with_remedy(error, self._root) from error
         return opened
 
     def _check_open(self) -> None:
@@ -330,14 +340,18 @@ def no_such_collection(name: str) -> NotFound:
     return NotFound(f"no collection {name!r}", field="collection", value=name)
 
 
-def _with_remedy(error: Corruption, root: MmapDirectory) -> Corruption:
-    """The same error, saying what to do: whoever opens a database is told, and need not read on."""
-    return Corruption(
-        f"{error.message}; `vecdb check {root.path}` tells what is damaged, `vecdb repair {root.path}` mends it",
-        field=error.field,
-        limit=error.limit,
-        value=error.value,
-    )
+@contextmanager
+def _telling_remedy(root: MmapDirectory) -> Iterator[None]:
+    """Let Corruption in the block say what to do: whoever opens a database is told, and need not read on."""
+    try:
+        yield
+    except Corruption as error:
+        raise Corruption(
+            f"{error.message}; `vecdb check {root.path}` tells what is damaged, `vecdb repair {root.path}` mends it",
+            field=error.field,
+            limit=error.limit,
+            value=error.value,
+        ) from error
 
 
 def _foreign(root: MmapDirectory) -> bool:
