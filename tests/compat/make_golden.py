@@ -30,7 +30,12 @@ GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = "expected.json"
 DATABASE = "db"
 OPTIONS = EngineOptions(
-    memtable_size_bytes=2**20, graph_rows_min=20, log_file_bytes_first=4_096, log_kept_bytes=2**16, kernels="reference"
+    compaction=False,
+    memtable_size_bytes=2**20,
+    graph_rows_min=20,
+    log_file_bytes_first=4_096,
+    log_kept_bytes=2**16,
+    kernels="reference",
 )
 GRAPH = IndexSpec(m=4, ef_construction=16)
 SCHEMAS = {

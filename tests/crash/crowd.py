@@ -307,7 +307,7 @@ class Crowd:
             found.append(f"seq {acknowledged} was acknowledged and is lost; the last one is {observed.last_seq}")
         found += differences(observed, Model(self._place.seed).advance(observed.last_seq))
         names = {each.name for each in self._place.database.iterdir()}
-        if names != {"VECDB", "LOCK", "catalogue", "collections"}:
+        if names != {"VECDB", "LOCK", "RESERVE", "catalogue", "collections"}:
             found.append(f"the database holds {sorted(names)}")
         found += [f"{each} was left" for each in self._place.database.rglob("*") if each.suffix in (".tmp", ".lock")]
         return found

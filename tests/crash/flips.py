@@ -23,8 +23,8 @@ REPORTED, CHECKED, HARMLESS, WRONG = "reported", "checked", "harmless", "wrong"
 """By the open or an answer; only by the check, all answers being right; by nobody, all answers being right; else."""
 
 
-UNCHECKED_KINDS = frozenset({"LOCK", "data.mdb"})
-"""Kinds of file with bytes that mean nothing: the lock's content, the free pages of an environment."""
+UNCHECKED_KINDS = frozenset({"LOCK", "RESERVE", "data.mdb"})
+"""Kinds of file with bytes that mean nothing: the content of lock and reserve, the free pages of an environment."""
 
 
 PAGE_BYTES = 4_096

@@ -187,12 +187,13 @@ def volume_point(server: ForkServer, volume: Volume, plan: Plan, lose_at: int, f
     point = replay("volume", plan, lose_at=lose_at, flag=flag)
     here = replace(plan, path=str(volume.root / "db"))
     ended = server.call("run_until_shutdown", here, str(volume.root), lose_at, flag)
-    if ended.status not in (-9, 0):
+    reports = Reports.parse(ended.lines)
+    call = next((each["call"] for each in reports.other if each["event"] == "killed"), "")
+    # Another thread may meet the volume that is gone before the process is.
+    if ended.status not in (-9, 0) and not call:
         told = ended.written.decode(errors="replace")
         return Verdict(point, [f"the child ended with {ended.status}: {told}"], broken=True)
     volume.restart()
-    reports = Reports.parse(ended.lines)
-    call = next((each["call"] for each in reports.other if each["event"] == "killed"), "")
     return inspected(server, point, call, volume.root / "db", here, reports, twice=False)
 
 

@@ -281,13 +281,15 @@ def test_files_of_merged_segments_go_once_nobody_reads_them(open_database: Open,
     for first in range(0, 300, 50):
         put(collection, model, ids_of(*range(first, first + 50)), rng)
         collection.flush()
-    hits = collection.search(next(iter(model.values()))[0], k=5, with_vectors=True)
+    assert isinstance(collection, EmbeddedCollection)
+    with collection._lease() as opened:
+        view = opened._state.view
     remove(collection, model, list(model)[:100])
     collection.compact()
-    with pytest.raises(DeadlineExceeded, match="still being read"):
+    with pytest.raises(DeadlineExceeded, match="are still read"):
         collection.purge(timeout_s=0.5)
     held = collection.stats().disk_bytes
-    del hits
+    del view
     collection.purge()
     assert collection.stats().disk_bytes < held
     require_equal(collection, model)

@@ -158,6 +158,7 @@ def test_swapped_files_of_one_length_are_noticed(directory: MmapDirectory) -> No
 def test_an_older_copy_is_noticed(directory: MmapDirectory) -> None:
     older = write_array_file(directory, "file", "r", {"a": np.arange(10)}, file_id=9)
     shutil.copy(directory.path / "file", directory.path / "copy")
+    directory.unlink("file")
     ref = write_array_file(directory, "file", "r", {"a": np.arange(10) + 1}, file_id=9)
     assert older.size_bytes == ref.size_bytes
     ArrayFile.open(directory, ref).verify()

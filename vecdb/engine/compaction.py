@@ -149,8 +149,7 @@ class Compactor:
         while not self._state.sweep_files():
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"files of rewritten segments are still being read after {timeout_s:.1f} s; "
-                    "they go when the searches, and the hits with vectors that were kept, are done",
+                    f"files of rewritten segments are still read after {timeout_s:.1f} s, by searches or a backup",
                     field="timeout_s",
                     limit=timeout_s,
                 )

@@ -57,7 +57,15 @@ class CollectionFiles:
         """
         with self._lock:
             held = set(self._pins).union(*(reader.entry.file_names() for reader in self._readers))
-            for name in sorted(self._retired - held):
-                self._directory.unlink(name)
-                self._retired.discard(name)
+            self._unlink(self._retired - held)
             return not self._retired
+
+    def close(self) -> None:
+        """Unlink everything that is retired, once nobody can ask for it any more; raises as ``sweep``."""
+        with self._lock:
+            self._unlink(self._retired)
+
+    def _unlink(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            self._directory.unlink(name)
+            self._retired.discard(name)

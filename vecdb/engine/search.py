@@ -163,8 +163,8 @@ def _hits(
     def payload(position: int) -> bytes:
         return payloads[of[position]](rows[position])
 
-    def vectors(position: int) -> Mapping[str, F32Array]:
-        return vectors_of(parts[of[position]], rows[position])
+    # Read now, not when looked at: hits must not keep the files of segments that are merged meanwhile.
+    vectors = [vectors_of(parts[part], row) for part, row in zip(of, rows, strict=True)] if request.with_vectors else []
 
     return Hits(
         [ids[part](row) for part, row in zip(of, rows, strict=True)],
@@ -175,7 +175,7 @@ def _hits(
         recall_estimate=ranked.recall_estimate,
         unindexed_rows=unindexed_rows,
         payload_of=payload if request.with_payloads else None,
-        vectors_of=vectors if request.with_vectors else None,
+        vectors_of=vectors.__getitem__ if request.with_vectors else None,
     )
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TypeAlias, TypeVar
 
@@ -182,9 +182,12 @@ class CollectionState:
         """A reader of a segment, whose files stay for as long as there is one."""
         return self.files.reading(SegmentReader(self.directory, entry, self.manifest.schema, self.kernels))
 
-    def sweep_files(self) -> bool:
-        """Unlink the files that nobody holds any more; whether nothing is left to be unlinked."""
+    def sweep_files(self, *, closing: bool = False) -> bool:
+        """Unlink the files that nobody holds any more, or all at the end; whether nothing is left to be unlinked."""
         try:
+            if closing:
+                self.files.close()
+                return True
             return self.files.sweep()
         except VecdbError as error:
             # They are only in the way; the next sweep tries again, and the next open.
@@ -268,16 +271,18 @@ class CollectionState:
     ) -> Manifest:
         with self._commit_lock:
             before = self.manifest
-            manifest = change(before)
+            changed = change(before)
+            # No number is taken twice, by a snapshot neither: files are named by it.
+            manifest = replace(changed, next_segment_id=max(changed.next_segment_id, self._next_segment_id))
             self.directory.sync()
             encoded = manifest.encode()
-            changed = {MANIFEST_KEY: encoded, **puts}
+            stored = {MANIFEST_KEY: encoded, **puts}
             for segment_id, rows in live.items():
-                changed.update(changed_live_chunks(segment_id, self.stored_live.get(segment_id), rows))
+                stored.update(changed_live_chunks(segment_id, self.stored_live.get(segment_id), rows))
             kept = {each.segment_id for each in manifest.segments}
             gone = [key for each in before.segments if each.segment_id not in kept for key in live_keys(each)]
             removed = [*deletes, *gone]
-            self.spending_reserve(lambda: self.metadata.commit(changed, removed))
+            self.spending_reserve(lambda: self.metadata.commit(stored, removed))
             # From here the change is durable, whatever happens to the mirror.
             self.manifest = manifest
             known = {**self.stored_live, **live}

@@ -301,6 +301,7 @@ class OpenCollection:
             closing.callback(state.resources.memory.leave, state.manifest.collection_id)
             closing.callback(state.metadata.close)
             closing.callback(lambda: state.spending_reserve(state.log.close))
+            closing.callback(state.sweep_files, closing=True)
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
 

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from vecdb.errors import Corruption
+from vecdb.errors import Corruption, Internal
 from vecdb.storage.array_format import (
     ALIGNMENT,
     PAGE_ALIGNMENT,
@@ -90,7 +90,11 @@ def write_array_file(
     ------
     ResourceExhausted, Unavailable
         The file could not be written; nothing is left of it.
+    Internal
+        There is a file of this name: none is ever rewritten.
     """
+    if directory.exists(name):
+        raise Internal(f"{directory.path_of(name)} is there already", field=str(directory.path_of(name)))
     chosen_id = random_id() if file_id is None else file_id
     entries = layout(role, {array_name: (source.dtype, source.shape) for array_name, source in arrays.items()})
     with directory.create(name) as writer:
