@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 
 from tests.engine.conftest import DIM, SMALL, Open
 from vecdb.api import Collection
+from vecdb.engine import state
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.engine.liveness import History, live_rows, row_hashes
-from vecdb.errors import Corruption, DeadlineExceeded, FailedPrecondition
+from vecdb.errors import Corruption, DeadlineExceeded, FailedPrecondition, Unavailable
 from vecdb.segment.journal import deletes_of
 from vecdb.storage.io import FileSystem
+from vecdb.storage.log_file import LogFile
 from vecdb.types import F32Array, PointId
 
 EAGER = replace(SMALL, compaction=True, compaction_fanout=2)
@@ -66,7 +68,7 @@ def require_told_by_segments(collection: Collection) -> None:
     """Rows and journals imply the live rows as of the last flush, so that lost metadata can be rebuilt from them."""
     assert isinstance(collection, EmbeddedCollection)
     with collection._lease() as opened:
-        state = opened._state
+        opened_state = opened._state
         none = np.zeros(0, np.uint64)
         histories = [
             History(
@@ -79,12 +81,12 @@ def require_told_by_segments(collection: Collection) -> None:
                 deletes_of(each).keys,
                 deletes_of(each).seqs,
             )
-            for each in (segment.reader for segment in state.view.segments)
+            for each in (segment.reader for segment in opened_state.view.segments)
         ]
-        implied = live_rows(histories, state.manifest.hash_key, state.manifest.flushed_seq)
-        assert implied.keys() == state.stored_live.keys()
+        implied = live_rows(histories, opened_state.manifest.hash_key, opened_state.manifest.flushed_seq)
+        assert implied.keys() == opened_state.stored_live.keys()
         for number, rows in implied.items():
-            assert rows.bitmap() == state.stored_live[number].bitmap()
+            assert rows.bitmap() == opened_state.stored_live[number].bitmap()
 
 
 def ids_of(*numbers: int) -> list[PointId]:
@@ -333,6 +335,7 @@ def test_a_damaged_segment_is_left_alone(open_database: Open, tmp_path: Path, rn
     for first in range(0, 100, 50):
         put(collection, model, ids_of(*range(first, first + 50)), rng)
         collection.flush()
+    collection.wait_indexed()
     database.close()
     damaged = next(tmp_path.rglob("*.payload.0"))
     content = bytearray(damaged.read_bytes())
@@ -395,3 +398,133 @@ def test_a_snapshot_outlives_compaction_and_reopening(open_database: Open, rng: 
     del hits
     assert collection.stats().disk_bytes < large
     require_equal(collection, model)
+
+
+def test_a_segment_without_rows_among_the_others(open_database: Open, rng: np.random.Generator) -> None:
+    collection = open_database(SMALL).create_collection("docs", dim=DIM)
+    model: Model = {}
+    put(collection, model, ids_of(*range(60)), rng)
+    collection.flush()
+    for each in ids_of(1, 2, 3):
+        remove(collection, model, [each])
+        collection.flush()
+    collection.purge()
+    require_equal(collection, model)
+    require_told_by_segments(collection)
+    assert "file_damaged" not in collection.stats().events
+
+
+@pytest.mark.parametrize("verb", ["flush", "compact"])
+def test_what_fails_after_a_commit_does_not_undo_it(
+    open_database: Open, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    database = open_database(SMALL)
+    collection = database.create_collection("docs", dim=DIM)
+    model: Model = {}
+    for first in range(0, 60, 20):
+        put(collection, model, ids_of(*range(first, first + 20)), rng)
+        if verb == "compact":
+            collection.flush()
+    real = state.write_mirror
+    failures = [MemoryError()]
+
+    def failing(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(state, "write_mirror", failing)
+    getattr(collection, verb)()
+    assert not failures
+    assert collection.stats().events["mirror_not_written"] == 1
+    require_equal(collection, model)
+    put(collection, model, ids_of(100), rng)
+    database.close()
+    require_equal(open_database(SMALL).collection("docs"), model)
+
+
+def test_an_interrupt_amid_a_commit_stops_the_writer_and_loses_nothing(
+    open_database: Open, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(SMALL)
+    collection = database.create_collection("docs", dim=DIM)
+    model: Model = {}
+    for first in range(0, 60, 20):
+        put(collection, model, ids_of(*range(first, first + 20)), rng)
+        collection.flush()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "write_mirror", interrupted)
+        with pytest.raises(Unavailable, match="interrupted by KeyboardInterrupt"):
+            collection.compact()
+    with pytest.raises(Unavailable):
+        collection.upsert([1], rng.standard_normal((1, DIM)))
+    require_equal(collection, model)
+    database.close()
+    collection = open_database(SMALL).collection("docs")
+    require_equal(collection, model)
+    put(collection, model, ids_of(1, 100), rng)
+    require_equal(collection, model)
+
+
+def test_a_log_that_was_interrupted_takes_no_more(
+    open_database: Open, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(SMALL)
+    collection = database.create_collection("docs", dim=DIM)
+    model: Model = {}
+    put(collection, model, ids_of(*range(20)), rng)
+
+    def interrupted(_: LogFile) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFile, "release_tail", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collection.flush()
+    with pytest.raises(Unavailable):
+        collection.upsert([1], rng.standard_normal((1, DIM)))
+    require_equal(collection, model)
+    database.close()
+    require_equal(open_database(SMALL).collection("docs"), model)
+
+
+def test_a_snapshot_taken_after_reopening_does_not_take_the_place_of_another(
+    open_database: Open, rng: np.random.Generator
+) -> None:
+    database = open_database(SMALL)
+    collection = database.create_collection("docs", dim=DIM)
+    model: Model = {}
+    put(collection, model, ids_of(*range(20)), rng)
+    collection.create_snapshot("one")
+    database.close()
+    collection = open_database(SMALL).collection("docs")
+    collection.create_snapshot("two")
+    assert collection.count(at="one") == collection.count(at="two") == 20
+
+
+def test_a_flush_returns_though_writes_go_on(open_database: Open, rng: np.random.Generator) -> None:
+    collection = open_database(SMALL).create_collection("docs", dim=DIM)
+    stop = threading.Event()
+
+    def write(first: int) -> None:
+        vectors = np.random.default_rng(first).standard_normal((40, DIM))
+        while not stop.is_set():
+            collection.upsert(range(first, first + 40), vectors)
+
+    threads = [threading.Thread(target=write, args=(1_000 * number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            before = collection.stats().last_seq
+            collection.flush()
+            assert collection.stats().flushed_seq >= before
+        collection.compact()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

@@ -13,10 +13,10 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ from vecdb.storage.io import DiskFull
 from vecdb.types import I64Array
 
 _DIED_CHECKED = 4_096
+_FLUSH_SHARE = 4
 _SWEEP_S = 1.0
 _SWEEP_STEP_S = 0.02
 
@@ -155,13 +156,14 @@ class Compactor:
                 )
             time.sleep(_SWEEP_STEP_S)
         self._refuse_pinned()
+        self._state.check_trimmed()
         return _report(before, self._totals(), rows_dropped)
 
     def stop(self) -> None:
         """Wait until the running merge has noticed that the collection is closing."""
         self._work.stop()
-        for request in self._requests:
-            request.future.set_exception(Cancelled("the collection is closing", field="collection"))
+        while self._requests:
+            self._requests.popleft().future.set_exception(Cancelled("the collection is closing", field="collection"))
 
     def _request(self, groups_of: Callable[[], Iterable[tuple[int, ...]]], timeout_s: float) -> CompactionReport:
         request = _Request(groups_of, Future())
@@ -179,9 +181,9 @@ class Compactor:
 
     def _sizes(self) -> list[SegmentSize]:
         """Of the segments, with what was live as of the last flush."""
-        stored = self._state.stored_live
-        readers = (segment.reader for segment in self._state.view.segments)
-        return [_size(reader, stored[reader.segment_id]) for reader in readers]
+        state = self._state
+        with state.replacing:
+            return [_size(each.reader, state.stored_live[each.reader.segment_id]) for each in state.view.segments]
 
     def _sizes_now(self) -> list[SegmentSize]:
         """The same with what is live now."""
@@ -221,7 +223,8 @@ class Compactor:
         for snapshot in self._state.manifest.snapshots:
             if any(entry.segment_id not in clean for entry in snapshot.segments):
                 raise FailedPrecondition(
-                    f"snapshot {snapshot.name!r} keeps points that were deleted after it; drop it first",
+                    f"snapshot {snapshot.name!r} keeps segments that were rewritten since, or points of which were "
+                    "deleted; drop it first",
                     field="snapshot",
                     value=snapshot.name,
                 )
@@ -243,7 +246,7 @@ class Compactor:
                 self._merge(due)
             except Cancelled:
                 return
-            except (VecdbError, MemoryError) as error:
+            except Exception as error:  # noqa: BLE001 - told here, and nobody else is there to be told
                 # The segments stay as they are. A full disk is tried again when there is cause to look again; anything
                 # else when the collection is opened the next time, or on request: it would only fail again at once.
                 if not isinstance(error, ResourceExhausted | MemoryError):
@@ -263,19 +266,24 @@ class Compactor:
         if not self._state.options.compaction:
             return ()
         due = self._next_merge(self._sizes())
-        if not due and self._next_merge(self._sizes_now()):
-            # So many rows died since the last flush that it is worth one.
+        if not due and self._worth_a_flush():
             self._flush()
             due = self._next_merge(self._sizes())
         return due
+
+    def _worth_a_flush(self) -> bool:
+        """Whether a merge would be due, and give much back, if what died since the last flush were flushed."""
+        now = self._sizes_now()
+        died = sum(each.live_bytes for each in self._sizes()) - sum(each.live_bytes for each in now)
+        return died > self._policy.tier_bytes_first // _FLUSH_SHARE and bool(self._next_merge(now))
 
     def _next_merge(self, sizes: Iterable[SegmentSize]) -> tuple[int, ...]:
         return self._policy.next_merge([each for each in sizes if each.segment_id not in self._failed])
 
     def _answer(self, request: _Request) -> None:
-        before = self._totals()
         rows_dropped = 0
         try:
+            before = self._totals()
             for group in request.groups_of():
                 rows_dropped += self._merge(group)
         except BaseException as error:  # noqa: BLE001 - whoever asked gets it
@@ -321,8 +329,11 @@ class Compactor:
         writer = SegmentWriter(state.directory, state.take_segment_id(), state.manifest.schema)
         if not merge.rows and not merge.deletes.keys and not merge.requests:
             return writer, None
-        with _unless_committed(writer):
+        try:
             return writer, self._write(writer, merge)
+        except BaseException:
+            writer.abandon()
+            raise
 
     def _write(self, writer: SegmentWriter, merge: Merge) -> SegmentReader:
         """What searches read is open in the end, so that the first of them finds it done."""
@@ -353,8 +364,12 @@ class Compactor:
                 left = manifest.without_segments(kept)
                 return left if reader is None else left.with_segment(reader.entry)
 
-            with _unless_committed(writer):
+            try:
                 state.commit(change, live)
+            except ResourceExhausted:
+                # Nothing changed. After any other failure the files may be named.
+                writer.abandon()
+                raise
 
             def swap() -> None:
                 for waiting, view in state.sealed_views.items():
@@ -373,17 +388,6 @@ class Compactor:
         end = time.monotonic() + _SWEEP_S
         while not self._state.sweep_files() and time.monotonic() < end and not self._state.closing.is_set():
             time.sleep(_SWEEP_STEP_S)
-
-
-@contextmanager
-def _unless_committed(writer: SegmentWriter) -> Iterator[None]:
-    """Remove what was written if the block fails, unless a failing device leaves open whether it was committed."""
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, Unavailable):
-            writer.abandon()
-        raise
 
 
 def _report(before: tuple[int, int], after: tuple[int, int], rows_dropped: int) -> CompactionReport:

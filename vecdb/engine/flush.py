@@ -57,7 +57,7 @@ class Flusher:
             self._state.flush_failure = error
 
     def flush_sealed(self) -> None:
-        """Flush every sealed memtable; return when they are committed.
+        """Flush the memtables that are sealed by now; return when they are committed.
 
         Raises
         ------
@@ -67,8 +67,14 @@ class Flusher:
             The device failed; the writer is stopped.
         """
         state = self._state
-        with self._lock:
-            while len(state.view.memtables) > 1 and not self._stopped:
+        waiting = state.view.memtables[:-1]
+        while waiting:
+            # One at a time, so that others have their turn; whoever flushes what is waited for will do.
+            with self._lock:
+                memtables = state.view.memtables
+                done = len(memtables) < 2 or memtables[0].memtable.seq_first > waiting[-1].memtable.seq_first
+                if done or self._stopped:
+                    return
                 # After a failure in the middle of a commit, files that it may have named must stay as they are.
                 state.check_not_stopped()
                 memtable = state.view.memtables[0].memtable

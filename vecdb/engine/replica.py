@@ -91,6 +91,7 @@ class CollectionReplica(OpenCollection):
             if latest.view is not state.view:
                 state.events.count("refreshes")
                 state.publish(latest.view)
+            self._snapshots.forget_dropped()
 
     def write(self, request: WriteRequest) -> WriteResult:
         """Refused."""
@@ -129,6 +130,14 @@ class CollectionReplica(OpenCollection):
         """Refused."""
         del name
         refuse("drop a snapshot")
+
+    def _view_at(self, at: str) -> View:
+        """The present view, or the one that a snapshot keeps, unless its owner has dropped it meanwhile."""
+        try:
+            return super()._view_at(at)
+        except Corruption:
+            self.refresh()
+            return super()._view_at(at)
 
     def _view_after(self, seq: int, at: str) -> View:
         """The view with the write ``seq`` in it, refreshed until it is."""

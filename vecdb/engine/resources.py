@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from vecdb.errors import FailedPrecondition
 from vecdb.storage.reserve import Reserve
 
 
@@ -97,7 +98,13 @@ class RowMemory:
             largest = max(filled, key=lambda each: each.filling_bytes)
             notes = largest.notes
         # Without the lock: this may write to the log of that collection, which then notes here what it has.
-        asked = largest.write_out()
+        try:
+            asked = largest.write_out()
+        except FailedPrecondition:
+            # It is being closed, and gives its memory back by that.
+            with self._lock:
+                largest.failing = True
+            return True
         with self._lock:
             if largest.notes == notes:
                 largest.asked = asked

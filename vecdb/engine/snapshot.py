@@ -14,7 +14,7 @@ from vecdb.engine.manifest import LIVE_ROLE, Manifest, SnapshotEntry
 from vecdb.engine.snapshot_file import read_live, write_live
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import SegmentView, View
-from vecdb.errors import AlreadyExists, NotFound, ResourceExhausted
+from vecdb.errors import AlreadyExists, Corruption, NotFound, ResourceExhausted
 from vecdb.results import SnapshotInfo
 from vecdb.schema import check_name
 from vecdb.segment.layout import SegmentEntry
@@ -85,8 +85,7 @@ class Snapshots:
             return manifest.without_snapshot(name)
 
         self._state.commit(change)
-        with self._lock:
-            self._views.pop(name, None)
+        self.forget_dropped()
         self._state.sweep_files()
         self._state.events.count("snapshots_dropped")
 
@@ -104,14 +103,32 @@ class Snapshots:
         Corruption
             The file of its live rows is damaged.
         """
-        snapshot = self._state.manifest.snapshot(name)
-        if snapshot is None:
-            raise _not_found(name)
         with self._lock:
+            self._forget_dropped()
+            snapshot = self._state.manifest.snapshot(name)
+            if snapshot is None:
+                raise _not_found(name)
             known = self._views.get(name)
-            if known is None or known[0] != snapshot:
-                known = self._views[name] = (snapshot, self._opened(snapshot))
-        return known[1]
+            if known is None:
+                known = self._views[name] = (snapshot, self._opened_unless_dropped(snapshot))
+            return known[1]
+
+    def forget_dropped(self) -> None:
+        """Let go of what was dropped, by this process or, where it only reads, by another."""
+        with self._lock:
+            self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
+        named = self._state.manifest.snapshots
+        self._views = {name: held for name, held in self._views.items() if held[0] in named}
+
+    def _opened_unless_dropped(self, snapshot: SnapshotEntry) -> View:
+        try:
+            return self._opened(snapshot)
+        except Corruption:
+            if snapshot not in self._state.manifest.snapshots:
+                raise _not_found(snapshot.name) from None
+            raise
 
     def _opened(self, snapshot: SnapshotEntry) -> View:
         state = self._state

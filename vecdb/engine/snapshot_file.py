@@ -21,7 +21,7 @@ from vecdb.types import AnyArray, U64Array
 _ARRAYS = ("segment_ids", "word_starts", "words")
 
 
-def write_live(directory: MmapDirectory, name: str, live: Mapping[int, LiveRows]) -> FileRef:
+def write_live(directory: MmapDirectory, name: str, live: Mapping[int, LiveRows], *, replace: bool = False) -> FileRef:
     """Write the live rows of segments, by their numbers, into a new file; its name is durable after ``sync``.
 
     Raises
@@ -38,7 +38,7 @@ def write_live(directory: MmapDirectory, name: str, live: Mapping[int, LiveRows]
         "word_starts": starts,
         "words": np.concatenate([np.zeros(0, np.uint64), *words]),
     }
-    return write_array_file(directory, name, LIVE_ROLE, arrays)
+    return write_array_file(directory, name, LIVE_ROLE, arrays, replace=replace)
 
 
 def read_live(directory: MmapDirectory, ref: FileRef, segments: Sequence[SegmentEntry]) -> dict[int, LiveRows]:

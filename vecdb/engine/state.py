@@ -150,6 +150,13 @@ class CollectionState:
             self._damaged.add(PurePath(file).name)
         self.events.report("file_damaged", level=logging.ERROR, file=file, error=error.message)
 
+    def check_trimmed(self) -> None:
+        """Raise Unavailable where files or log records that nothing needs any more are still there."""
+        if self.mirror_behind or self._superseded or self.log.trimmable(self.manifest.flushed_seq):
+            raise Unavailable(
+                "files that are not needed any more could not be removed; stats() tells why", field="collection"
+            )
+
     def take_reserve(self) -> None:
         """Hold the reserve back again, if it was given up; DiskFull where there is no space for it."""
         self.resources.reserve.take(self.events.report)
@@ -254,7 +261,8 @@ class CollectionState:
         ResourceExhausted
             No space; nothing changed.
         Unavailable
-            The device failed: the writer is stopped, and only reopening tells whether the change is durable.
+            The device failed, or something else interrupted it: the writer is stopped, and only reopening tells whether
+            the change is durable.
         """
         try:
             return self._commit(change, live or {}, puts or {}, deletes)
@@ -282,26 +290,36 @@ class CollectionState:
             kept = {each.segment_id for each in manifest.segments}
             gone = [key for each in before.segments if each.segment_id not in kept for key in live_keys(each)]
             removed = [*deletes, *gone]
-            self.spending_reserve(lambda: self.metadata.commit(stored, removed))
-            # From here the change is durable, whatever happens to the mirror.
-            self.manifest = manifest
             known = {**self.stored_live, **live}
-            self.stored_live = {number: rows for number, rows in known.items() if number in kept}
+            stored_live = {number: rows for number, rows in known.items() if number in kept}
+            superseded = self._superseded | (before.file_names() - manifest.file_names())
             try:
-                fingerprint = self.metadata.fingerprint()
-                self.spending_reserve(lambda: write_mirror(self.directory, MIRROR, encoded, fingerprint))
-            except VecdbError as error:
-                # No reason to fail, or the caller would make the change a second time. The next commit or the next open
-                # writes the mirror.
-                self.mirror_behind = True
-                self.events.report("mirror_not_written", error=type(error).__name__, file=error.field)
-                if isinstance(error, Unavailable):
-                    self.stop_writing(error)
-            else:
-                self.mirror_behind = False
-            self._superseded |= before.file_names() - manifest.file_names()
-            if not self.mirror_behind:
-                # What a mirror on the disk names must stay: from it the metadata could have to be rebuilt.
-                self.files.retire(self._superseded)
-                self._superseded = set()
+                self.spending_reserve(lambda: self.metadata.commit(stored, removed))
+                # From here the change is durable, whatever happens to the mirror.
+                self.manifest, self.stored_live, self._superseded = manifest, stored_live, superseded
+                self._write_mirror(encoded)
+            except VecdbError:
+                raise
+            except BaseException as error:
+                # Whoever made the change must neither take it for failed, nor make it again.
+                raise Unavailable(f"a commit was interrupted by {type(error).__name__}", field="collection") from error
             return manifest
+
+    def _write_mirror(self, encoded: bytes) -> None:
+        """Follow a commit that is durable."""
+        try:
+            fingerprint = self.metadata.fingerprint()
+            self.spending_reserve(lambda: write_mirror(self.directory, MIRROR, encoded, fingerprint))
+        except (VecdbError, MemoryError) as error:
+            # No reason to fail, or the caller would make the change a second time. The next commit or the next open
+            # writes the mirror.
+            self.mirror_behind = True
+            file = error.field if isinstance(error, VecdbError) else None
+            self.events.report("mirror_not_written", error=type(error).__name__, file=file)
+            if isinstance(error, Unavailable):
+                self.stop_writing(error)
+            return
+        # What a mirror on the disk names must stay until there is another: from it the metadata might be rebuilt.
+        self.mirror_behind = False
+        self.files.retire(self._superseded)
+        self._superseded = set()

@@ -156,7 +156,7 @@ class OpenCollection:
     def _view_after(self, seq: int, at: str) -> View:
         state = self._state
         if at:
-            return self._snapshots.view(at)
+            return self._view_at(at)
         if state.view.seq < seq:
             with state.published:
                 if not state.published.wait_for(
@@ -298,12 +298,12 @@ class OpenCollection:
         state = self._state
         with ExitStack() as closing:
             # Last in, first out; each is done, whatever becomes of the others.
-            closing.callback(state.resources.memory.leave, state.manifest.collection_id)
             closing.callback(state.metadata.close)
             closing.callback(lambda: state.spending_reserve(state.log.close))
             closing.callback(state.sweep_files, closing=True)
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
+            closing.callback(state.resources.memory.leave, state.manifest.collection_id)
 
 
 def not_visible(seq: int, last_seq: int) -> DeadlineExceeded:

@@ -121,15 +121,22 @@ class Writer:
         them may be held by writers of other collections that wait for a flush, which is what the caller may be.
         """
         future: Future[None] = Future()
-        with self._changed:
-            if self._closed:
-                raise FailedPrecondition("the collection is closed", field="collection")
-            self._tasks.append((task, future))
-            self._changed.notify_all()
-            if self._running:
-                return future
-            self._running = True
-        self._let_go()
+        mine = False
+        try:
+            with self._changed:
+                if self._closed:
+                    raise FailedPrecondition("the collection is closed", field="collection")
+                self._tasks.append((task, future))
+                self._changed.notify_all()
+                if self._running:
+                    return future
+                self._running = mine = True
+            self._let_go()
+        except BaseException:
+            # A signal's exception may come at any moment; nobody must wait for this thread then.
+            if mine:
+                self._cease()
+            raise
         return future
 
     @contextmanager
@@ -152,6 +159,11 @@ class Writer:
                     self._running = False
                     self._changed.notify_all()
                     return
+
+    def _cease(self) -> None:
+        with self._changed:
+            self._running = False
+            self._changed.notify_all()
 
     def seal(self) -> Future[None]:
         """Close the memtable that is being filled, if it holds anything, so that it can be flushed."""
@@ -437,8 +449,9 @@ class Writer:
         try:
             if state.log.replayed:
                 state.log.rotate()
-        except Unavailable as error:
-            state.stop_writing(error)
+        except BaseException as error:
+            if state.log.poisoned:
+                state.stop_writing(error)
             raise
         filled = sealed.memtable.size_bytes >= state.options.memtable_size_bytes
         # Where one was filled, so will be the next.

@@ -84,6 +84,8 @@ def kept_deletes(sources: Iterable[SegmentReader], others: Sequence[SegmentReade
     for other in others:
         rows = other.locate(deletes.keys, hashes)
         at = np.flatnonzero(rows >= 0)
+        if not at.shape[0]:
+            continue
         needed[at] |= other.seqs[rows[at]] < deletes.seqs[at]
     return deletes.at(np.flatnonzero(needed))
 

@@ -31,19 +31,29 @@ _PIECE_BYTES = 1 << 20
 
 
 class SegmentWriter:
-    """Writes the files of one segment into a directory."""
+    """Writes the files of one segment into a directory.
 
-    def __init__(self, directory: MmapDirectory, segment_id: SegmentId, schema: CollectionSchema) -> None:
+    Parameters
+    ----------
+    replace
+        As of ``write_array_file``.
+    """
+
+    def __init__(
+        self, directory: MmapDirectory, segment_id: SegmentId, schema: CollectionSchema, *, replace: bool = False
+    ) -> None:
         self._directory = directory
         self._segment_id = segment_id
         self._schema = schema
+        self._replace = replace
         self._files: list[SegmentFile] = []
 
     def write(self, role: Role, arrays: Mapping[str, ArraySource], field: str = "", generation: int = 0) -> SegmentFile:
         """Write the file of one role (of a field)."""
         number = [each.name for each in self._schema.vectors].index(field) if role in ROLES_OF_FIELDS else 0
         name = file_name(self._segment_id, role, number, generation)
-        file = SegmentFile(role, field, generation, write_array_file(self._directory, name, role.value, arrays))
+        ref = write_array_file(self._directory, name, role.value, arrays, replace=self._replace)
+        file = SegmentFile(role, field, generation, ref)
         self._files.append(file)
         return file
 

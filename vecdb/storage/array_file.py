@@ -70,6 +70,7 @@ def write_array_file(
     arrays: Mapping[str, ArraySource],
     *,
     file_id: int | None = None,
+    replace: bool = False,
 ) -> FileRef:
     """Write named arrays into a new file, synced and renamed; its name is durable after ``directory.sync()``.
 
@@ -85,6 +86,8 @@ def write_array_file(
         Name to array, of any memory order, or to a stream; at most 4 dimensions, any length. They come back in C order.
     file_id
         A 64-bit number for the file; drawn at random by default. A given one makes the file reproducible.
+    replace
+        Whether a file of this name may be there, which nothing names any more.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def write_array_file(
     Internal
         There is a file of this name: none is ever rewritten.
     """
-    if directory.exists(name):
+    if not replace and directory.exists(name):
         raise Internal(f"{directory.path_of(name)} is there already", field=str(directory.path_of(name)))
     chosen_id = random_id() if file_id is None else file_id
     entries = layout(role, {array_name: (source.dtype, source.shape) for array_name, source in arrays.items()})

@@ -242,6 +242,9 @@ class _Environment:
                 failure = _write_failure(error, self.path)
                 self._poisoned = not isinstance(failure, ResourceExhausted)
                 raise failure from error
+            except MemoryError as error:
+                # The transaction was given up.
+                raise ResourceExhausted(f"cannot write {self.path}: out of memory", field=str(self.path)) from error
             fs.committed(self.path)
             return root
 

@@ -280,11 +280,14 @@ class Log:
                 raise InvalidArgument("a log record is too large", limit=PAYLOAD_BYTES_MAX, value=max(sizes))
             file = self._with_room(sum(RECORD_HEADER_BYTES + padded(size) for size in sizes))
             encoded = file.encode(parts)  # What can fail for want of memory, fails before anything is written.
+            # Until it is whole: whatever else interrupts it, a signal's exception even, leaves the log unusable.
+            self.poisoned = True
             try:
                 file.append(encoded)
             except OSError as error:
                 raise self._failed_write(file, error) from error
             self._last_seq = parts[-1][0]
+            self.poisoned = False
 
     def sync(self) -> int:
         """Make everything appended durable; the last durable seq.
@@ -485,6 +488,7 @@ class Log:
 
     def _make_file(self, allocated_bytes: int) -> LogFile:
         header = LogHeader(random_id(), self._ordinal + 1, self._last_seq + 1, allocated_bytes, self._predecessor)
+        self.poisoned = True  # As in ``append``.
         try:
             file = LogFile.make(self._directory, header)
         except VecdbError as error:
@@ -492,6 +496,7 @@ class Log:
             raise
         self._ordinal = header.ordinal
         self._unsealed = False
+        self.poisoned = False
         return file
 
     def _seal(self) -> None:
@@ -499,6 +504,7 @@ class Log:
         file = self._active
         if file is None:
             return
+        self.poisoned = True  # As in ``append``.
         try:
             file.append_end(self._last_seq)
         except OSError as error:
@@ -507,12 +513,9 @@ class Log:
                 raise failure from error
             return  # Durable, and the next file will say where it ends: it can do without an end record.
         self._sync(file)
-        try:
-            file.release_tail()
-        except VecdbError:
-            self.poisoned = True
-            raise
+        file.release_tail()
         self._let_go(file)
+        self.poisoned = False
 
     def _let_go(self, file: LogFile) -> None:
         """Leave a file that is durable; the next one will say how much of it holds."""

@@ -391,7 +391,8 @@ class CollectionRepair:
         named = {each.segment_id for each in segments}
         # Under a new name: the old file is named until the commit.
         name = f"{snapshot.live.name}.r"
-        live = write_live(directory, name, {number: rows for number, rows in mapped.items() if number in named})
+        rows_of = {number: rows for number, rows in mapped.items() if number in named}
+        live = write_live(directory, name, rows_of, replace=True)
         return replace(snapshot, segments=segments, live=live)
 
     def _write_environment(

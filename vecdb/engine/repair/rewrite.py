@@ -81,7 +81,8 @@ class Rewrite:
     def write(self, directory: MmapDirectory, kernels: Kernels) -> SegmentEntry | None:
         """Write the files; the entry to name them by, ``None`` where nothing is left."""
         old = self.remains.entry
-        writer = SegmentWriter(directory, self.segment_id, self.remains.schema)
+        # A repair that was interrupted may have left files of these names.
+        writer = SegmentWriter(directory, self.segment_id, self.remains.schema, replace=True)
         if not self.replaces:
             return self._patched(writer, kernels)
         files: list[SegmentFile] = []
