@@ -18,7 +18,7 @@ PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
 CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: help demo test test-slow torture golden lint format proto bench load costs clean
+.PHONY: help demo test test-slow torture golden lint format proto bench load costs churn clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ load: $(VENV)/.bench  ## measure how many searches a server carries, beside a ba
 
 costs: $(VENV)/.bench  ## measure durable writes, opening, importing and a thousand collections
 	$(BIN)/python bench/costs.py $(ARGS)
+
+churn: $(VENV)/.bench  ## measure what ten times as many writes as rows do to answers, recall, disk, memory and latency
+	$(BIN)/python bench/churn.py $(ARGS)
 
 clean:  ## remove what was built and cached, but not .venv
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

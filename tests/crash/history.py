@@ -138,7 +138,8 @@ class Reports:
         """From the lines a child wrote; the last one may be cut off."""
         reports = cls()
         for line in lines:
-            if not line.endswith(b"\n"):
+            if not line.startswith(b"{") or not line.endswith(b"\n"):
+                # What follows is what the child said of its own failure.
                 break
             told = json.loads(line)
             match told["event"]:

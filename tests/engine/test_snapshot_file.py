@@ -42,7 +42,7 @@ def test_what_was_written_is_read_back(directory: MmapDirectory, rows: dict[int,
     live = {
         number: LiveRows.from_bitmap(Bitmap.from_bools(chance.random(count) < 0.5)) for number, count in rows.items()
     }
-    ref = write_live(directory, "live", live)
+    ref = write_live(directory, "live", live, replace=True)
     found = read_live(directory, ref, entries(rows))
     assert {number: each.bitmap().rows().tolist() for number, each in found.items()} == {
         number: each.bitmap().rows().tolist() for number, each in live.items()
@@ -56,20 +56,20 @@ def test_what_was_written_is_read_back(directory: MmapDirectory, rows: dict[int,
 
 @pytest.mark.parametrize("rows", [{}, {1: 70}, {1: 70, 3: 10}, {1: 70, 2: 1000}, {2: 70, 1: 10}])
 def test_live_rows_of_other_segments_are_refused(directory: MmapDirectory, rows: dict[int, int]):
-    ref = write_live(directory, "live", {1: LiveRows.full(70), 2: LiveRows.full(10)})
+    ref = write_live(directory, "live", {1: LiveRows.full(70), 2: LiveRows.full(10)}, replace=True)
     assert set(read_live(directory, ref, entries({2: 10, 1: 70}))) == {1, 2}
     with pytest.raises(Corruption, match="live"):
         read_live(directory, ref, entries(rows))
 
 
 def test_live_rows_beyond_the_last_row_are_refused(directory: MmapDirectory):
-    ref = write_live(directory, "live", {1: LiveRows.full(70)})
+    ref = write_live(directory, "live", {1: LiveRows.full(70)}, replace=True)
     with pytest.raises(Corruption, match="beyond"):
         read_live(directory, ref, entries({1: 69}))
 
 
 def test_damage_is_reported_by_name(directory: MmapDirectory):
-    ref = write_live(directory, "live", {1: LiveRows.full(70)})
+    ref = write_live(directory, "live", {1: LiveRows.full(70)}, replace=True)
     path = Path(directory.path_of("live"))
     data = bytearray(path.read_bytes())
     for offset in range(0, len(data), 7):

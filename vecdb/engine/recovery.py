@@ -173,7 +173,7 @@ def _remove_unnamed_files(state: CollectionState) -> None:
     directory = state.directory
     if directory.read_only:
         return
-    removed = directory.remove_leftovers()
+    removed = [*directory.remove_leftovers(), *directory.child(LOG, create=False).remove_leftovers()]
     for name in set(directory.names()) - state.manifest.file_names() - METADATA_FILES:
         directory.unlink(name)
         removed.append(name)
