@@ -93,10 +93,12 @@ def test_arrays_of_another_kind_are_refused(directory: MmapDirectory, lacking: s
     }
     ref = write_array_file(directory, "live", LIVE_ROLE, arrays)
     assert read_live(directory, ref, entries({1: 1}))[1].count() == 1
-    ref = write_array_file(directory, "live", LIVE_ROLE, {**arrays, lacking: arrays[lacking].astype(np.int64)})
+    ref = write_array_file(
+        directory, "live", LIVE_ROLE, {**arrays, lacking: arrays[lacking].astype(np.int64)}, replace=True
+    )
     with pytest.raises(Corruption, match=lacking):
         read_live(directory, ref, entries({1: 1}))
-    other = write_array_file(directory, "live", "seqs", arrays)
+    other = write_array_file(directory, "live", "seqs", arrays, replace=True)
     with pytest.raises(Corruption, match="role"):
         read_live(directory, other, entries({1: 1}))
     with pytest.raises(Corruption):
