@@ -91,7 +91,7 @@ def test_arrays_of_another_kind_are_refused(directory: MmapDirectory, lacking: s
         "word_starts": np.array([0, 1], np.uint64),
         "words": np.array([1], np.uint64),
     }
-    ref = write_array_file(directory, "live", LIVE_ROLE, arrays)
+    ref = write_array_file(directory, "live", LIVE_ROLE, arrays, replace=True)
     assert read_live(directory, ref, entries({1: 1}))[1].count() == 1
     ref = write_array_file(
         directory, "live", LIVE_ROLE, {**arrays, lacking: arrays[lacking].astype(np.int64)}, replace=True
