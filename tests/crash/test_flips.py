@@ -21,7 +21,7 @@ from vecdb.segment.layout import Role
 KINDS = {"VECDB", "LOCK", "mirror", "data.mdb", "log"} | {role.value for role in Role}
 PLAN = Plan("", seed=13, writers=1, batches=23)
 FLIPS = 3_000
-QUOTA_S = 40.0
+QUOTA_S = 30.0
 PARTS = 16
 """Of the long run, so that a table can be had of a part of it."""
 

@@ -407,7 +407,7 @@ def run(trust: Trust, examples: int, steps: int, limit_s: float) -> None:
 
 
 def test_the_engine_beside_a_model(trust: Trust) -> None:
-    run(trust, 300, 40, 35.0)
+    run(trust, 300, 40, 25.0)
 
 
 @pytest.mark.slow
