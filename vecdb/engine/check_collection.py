@@ -21,8 +21,9 @@ from vecdb.kernels.protocol import Kernels
 from vecdb.payload import decode_payload
 from vecdb.requests import check_against_schema
 from vecdb.schema import CollectionSchema
-from vecdb.segment.ids import Packed, id_of
-from vecdb.segment.layout import Role, SegmentEntry
+from vecdb.segment.ids import id_of
+from vecdb.segment.journal import deletes_of, requests_of
+from vecdb.segment.layout import SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import Fingerprint
@@ -234,17 +235,14 @@ class CollectionCheck:
 
 def _history(reader: SegmentReader, entry: SegmentEntry) -> History:
     """What a segment whose files are whole tells of its ids; its journal is read on the way."""
-    keys: list[bytes] = []
-    seqs = np.zeros(0, np.uint64)
-    if entry.file(Role.JOURNAL) is not None:
-        keys = _parts(reader, "key_offsets", "keys")
-        for key in keys:
-            id_of(key)
-        seqs = reader.array(Role.JOURNAL, "seqs")
-        if seqs.shape != (len(keys),):
-            raise Corruption(f"the journal has {len(keys)} deletes and {seqs.shape[0]} seqs", field="journal")
-        for encoded in _parts(reader, "request_offsets", "requests"):
-            _decode_request(encoded, "journal")
+    deletes = deletes_of(reader)
+    for key in deletes.keys:
+        id_of(key)
+    if deletes.seqs.shape != (len(deletes.keys),):
+        told = f"the journal has {len(deletes.keys)} deletes and {deletes.seqs.shape[0]} seqs"
+        raise Corruption(told, field="journal")
+    for encoded in requests_of(reader):
+        _decode_request(encoded, "journal")
     rows = np.arange(entry.rows)
     none = np.zeros(0, np.uint64)
     hashes = row_hashes(reader.hashes, reader.hash_rows, entry.rows) if entry.rows else none
@@ -255,15 +253,9 @@ def _history(reader: SegmentReader, entry: SegmentEntry) -> History:
         hashes,
         reader.seqs if entry.rows else none,
         reader.keys.__getitem__,
-        keys,
-        seqs,
+        deletes.keys,
+        deletes.seqs,
     )
-
-
-def _parts(reader: SegmentReader, offsets_name: str, data_name: str) -> list[bytes]:
-    offsets = reader.array(Role.JOURNAL, offsets_name)
-    packed = Packed(offsets, reader.array(Role.JOURNAL, data_name))
-    return [packed[number] for number in range(offsets.shape[0] - 1)]
 
 
 def _decode_request(encoded: bytes, where: str) -> None:

@@ -131,8 +131,9 @@ class Compactor:
         Raises
         ------
         FailedPrecondition
-            A snapshot keeps such a segment.
-            Or a log archive keeps all that is written.
+            A snapshot keeps such a segment, or a log archive all that is written.
+        Unavailable
+            Something could not be removed.
         DeadlineExceeded
             Somebody still reads the old files after ``timeout_s`` seconds.
         """

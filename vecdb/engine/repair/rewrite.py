@@ -13,6 +13,7 @@ from vecdb.engine.repair.remains import SegmentRemains
 from vecdb.index.codes import ScalarCodes
 from vecdb.kernels.protocol import Kernels
 from vecdb.segment.ids import pack
+from vecdb.segment.journal import Deletes, journal_arrays
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.writer import SegmentWriter
 from vecdb.storage.directory import MmapDirectory
@@ -138,15 +139,8 @@ class Rewrite:
                 return {"offsets": offsets, "bytes": data}
             case Role.JOURNAL:
                 assert self.journal is not None
-                key_offsets, keys = pack(self.journal.keys)
-                request_offsets, requests = pack(self.journal.requests)
-                return {
-                    "key_offsets": key_offsets,
-                    "keys": keys,
-                    "seqs": self.journal.seqs.astype(np.uint64),
-                    "request_offsets": request_offsets,
-                    "requests": requests,
-                }
+                deletes = Deletes(tuple(self.journal.keys), self.journal.seqs.astype(np.uint64))
+                return journal_arrays(deletes, self.journal.requests)
         vectors, norms, places = remains.vectors_of(field, self.kept)
         if role is Role.CODES:
             return ScalarCodes.encode(kernels, vectors, remains.schema.vector(field).metric).arrays()
