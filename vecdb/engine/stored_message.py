@@ -7,6 +7,9 @@ in ``docs/formats/versions.md``.
 
 from __future__ import annotations
 
+import functools
+
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -35,8 +38,15 @@ def refuse_unknown_fields(message: Message, where: str) -> None:
             field=where,
             value=f"field {number} of {kind}",
         )
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        for each in (value,) if isinstance(value, Message) else value:
-            refuse_unknown_fields(each, where)
+    for name, many in _fields_of_messages(message.DESCRIPTOR):
+        if many:
+            for each in getattr(message, name):
+                refuse_unknown_fields(each, where)
+        elif message.HasField(name):
+            refuse_unknown_fields(getattr(message, name), where)
+
+
+@functools.cache
+def _fields_of_messages(kind: Descriptor) -> tuple[tuple[str, bool], ...]:
+    """The fields of a kind of message that hold messages, and whether they hold many. No other field is looked at."""
+    return tuple((each.name, not each.has_presence) for each in kind.fields if each.message_type is not None)

@@ -6,6 +6,7 @@ another place passes. Format: ``docs/formats/log.md``.
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ _CHECKSUM: Final = struct.Struct("<Q")
 _RECORD: Final = struct.Struct("<4sBBHIIQQQ")
 """magic, kind, zero, zero, payload bytes, header check, seq, synced before, payload checksum."""
 _CHECK_MASK: Final = 0xFFFF_FFFF
+_CHECK_AT: Final = 12
+_NO_CHECK: Final = bytes(4)
 _NAME: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{8})\.log")
 
 
@@ -168,6 +171,7 @@ class RecordHeader:
     checksum: int
 
 
+@functools.lru_cache(maxsize=64)
 def record_magic(file_id: int) -> bytes:
     """The bytes that records of the file ``file_id`` begin with; none of them is 0.
 
@@ -203,8 +207,8 @@ def decode_record_header(data: Buffer, file_id: int, offset: int) -> RecordHeade
     """The header of the record at ``offset`` of the file ``file_id``, or None where there is none that is whole."""
     if len(data) < RECORD_HEADER_BYTES or data[:MAGIC_BYTES] != record_magic(file_id):
         return None
-    magic, kind, zero, zero_too, payload_bytes, check, seq, synced_before, checksum = _RECORD.unpack_from(data)
-    unchecked = _RECORD.pack(magic, kind, zero, zero_too, payload_bytes, 0, seq, synced_before, checksum)
+    _magic, kind, _zero, _zero_too, payload_bytes, check, seq, synced_before, checksum = _RECORD.unpack_from(data)
+    unchecked = b"".join((data[:_CHECK_AT], _NO_CHECK, data[_CHECK_AT + len(_NO_CHECK) : RECORD_HEADER_BYTES]))
     if checksum64(unchecked, place_seed(file_id, offset)) & _CHECK_MASK != check:
         return None
     if kind not in (KIND_DATA, KIND_END) or payload_bytes > PAYLOAD_BYTES_MAX:
