@@ -64,13 +64,13 @@ def work(path: Path, data: Path, metric: str) -> dict[str, float]:
         collection.wait_indexed()
         settle()
         found["segments"] = collection.stats().segments
-        for name, options in (("default", {}), ("ef=64", {"ef": 64})):
-            answers = [collection.search(query, k=K, **options) for query in queries]
+        for name, ef in (("default", None), ("ef=64", 64)):
+            answers = [collection.search(query, k=K, ef=ef) for query in queries]
             rounds = []
             for _ in range(SEARCH_ROUNDS):
                 start = time.perf_counter()
                 for query in queries:
-                    collection.search(query, k=K, **options)
+                    collection.search(query, k=K, ef=ef)
                 rounds.append(len(queries) / (time.perf_counter() - start))
             found[f"searches/s, {name}"] = statistics.median(rounds)
             exact = collection.search_batch(queries, k=K, recall="exact")

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def child_opens(path: Path) -> None:
         os._exit(0)  # What the background does next is not asked for.
 
 
-CHILDREN = {"writes": child_writes, "is-killed": child_is_killed, "opens": child_opens}
+CHILDREN: dict[str, Callable[..., None]] = {"writes": child_writes, "is-killed": child_is_killed, "opens": child_opens}
 
 
 def tell(**facts: float) -> None:
