@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import xxhash
@@ -102,29 +102,32 @@ def decode_record(seq: int, data: bytes) -> Record:
         A later version of vecdb wrote it: it holds what is unknown here.
     """
     name = f"log record {seq}"
+    upserts: list[UpsertRequest] = []
+    deletes: list[tuple[PointId, ...]] = []
     try:
         message = log_pb2.LogRecord.FromString(data)
         refuse_unknown_fields(message, name)
-        upserts = tuple(_decode_upserts(message))
-        deletes = tuple(
-            decode_ids(effect.delete.ids) for effect in message.effects if effect.WhichOneof("effect") == "delete"
-        )
-    except FailedPrecondition:
+        for effect in message.effects:
+            kind = effect.WhichOneof("effect")
+            if kind == "upsert":
+                upserts.append(_decode_upsert(effect.upsert))
+            elif kind == "delete":
+                deletes.append(decode_ids(effect.delete.ids))
+            else:
+                raise Corruption(f"{name} holds an effect that is none", field=name)
+    except (FailedPrecondition, Corruption):
         raise
     except (DecodeError, VecdbError, ValueError) as error:
         raise Corruption(f"{name} cannot be decoded: {error}", field=name) from error
-    if message.seq != seq or len(upserts) + len(deletes) != len(message.effects):
-        raise Corruption(f"{name} holds seq {message.seq} or an effect that is none", field=name, value=message.seq)
-    return Record(seq, message.time_us, message.request_id, message.request_digest, upserts, deletes)
+    if message.seq != seq:
+        raise Corruption(f"{name} holds seq {message.seq}", field=name, value=message.seq)
+    return Record(seq, message.time_us, message.request_id, message.request_digest, tuple(upserts), tuple(deletes))
 
 
-def _decode_upserts(message: log_pb2.LogRecord) -> Iterator[UpsertRequest]:
-    for effect in message.effects:
-        if effect.WhichOneof("effect") != "upsert":
-            continue
-        ids = decode_ids(effect.upsert.ids)
-        vectors = {column.field: decode_column(column, len(ids)) for column in effect.upsert.vectors}
-        yield UpsertRequest(ids, vectors, tuple(effect.upsert.payloads))
+def _decode_upsert(effect: log_pb2.UpsertEffect) -> UpsertRequest:
+    ids = decode_ids(effect.ids)
+    vectors = {column.field: decode_column(column, len(ids)) for column in effect.vectors}
+    return UpsertRequest(ids, vectors, tuple(effect.payloads))
 
 
 def request_digest(request: WriteRequest) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -29,24 +28,26 @@ def refuse_unknown_fields(message: Message, where: str) -> None:
     FailedPrecondition
         A later version of vecdb wrote it.
     """
-    unknown = UnknownFieldSet(message)
-    if len(unknown):
-        number = unknown[0].field_number
-        kind = message.DESCRIPTOR.name
-        raise FailedPrecondition(
-            f"{where}: field {number} of {kind} is unknown here: a later version of vecdb wrote it",
-            field=where,
-            value=f"field {number} of {kind}",
-        )
-    for name, many in _fields_of_messages(message.DESCRIPTOR):
-        if many:
-            for each in getattr(message, name):
-                refuse_unknown_fields(each, where)
-        elif message.HasField(name):
-            refuse_unknown_fields(getattr(message, name), where)
+    waiting = [message]
+    while waiting:
+        each = waiting.pop()
+        unknown = UnknownFieldSet(each)
+        if len(unknown):
+            number = unknown[0].field_number
+            kind = each.DESCRIPTOR.name
+            raise FailedPrecondition(
+                f"{where}: field {number} of {kind} is unknown here: a later version of vecdb wrote it",
+                field=where,
+                value=f"field {number} of {kind}",
+            )
+        for name, many in _fields_of_messages(type(each)):
+            if many:
+                waiting.extend(getattr(each, name))
+            elif each.HasField(name):
+                waiting.append(getattr(each, name))
 
 
 @functools.cache
-def _fields_of_messages(kind: Descriptor) -> tuple[tuple[str, bool], ...]:
+def _fields_of_messages(kind: type[Message]) -> tuple[tuple[str, bool], ...]:
     """The fields of a kind of message that hold messages, and whether they hold many. No other field is looked at."""
-    return tuple((each.name, not each.has_presence) for each in kind.fields if each.message_type is not None)
+    return tuple((each.name, not each.has_presence) for each in kind.DESCRIPTOR.fields if each.message_type is not None)
