@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.crash.history import State, applied, batch
 from tests.crash.observe import differences, observe
-from tests.crash.workload import NAME, OPTIONS, Plan, hand_over
+from tests.crash.workload import NAME, OPTIONS, QUIET, Plan, hand_over
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.errors import Corruption, FailedPrecondition
@@ -223,7 +223,7 @@ def _checked(place: Path) -> list[str]:
 
 def complete(base: Path, kernels: Kernels) -> dict[str, int]:
     """What makes the database worth flipping: segments, graphs, dead rows, rows that are only in the log."""
-    with EmbeddedDatabase.open(base, options=OPTIONS, kernels=kernels) as database:
+    with EmbeddedDatabase.open(base, options=QUIET, kernels=kernels) as database:
         observed = observe(database.collection(NAME), [0])
         stats = database.collection(NAME).stats()
     return {

@@ -37,6 +37,7 @@ from tests.crash.workload import (
     Inspection,
     PersistentWorkload,
     Plan,
+    QuietWorkload,
     Workload,
     inspect,
     reporter,
@@ -101,7 +102,7 @@ def count_calls(_: int, plan: Plan) -> dict[str, int]:
 def build(_: int, plan: Plan) -> None:
     """Run the plan to its end, the database closed cleanly; its names and sizes are the same every time."""
     with reproducible(plan.seed, clock=False):
-        Workload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
+        QuietWorkload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
 
 
 def run_until_killed(fd: int, plan: Plan, kill_at: int, mutant: str = "") -> None:
@@ -229,10 +230,10 @@ def build_two(_: int, plan: Plan, older: str) -> None:
     """As ``build``, with a second collection; a copy of the half-way state goes to ``older``."""
     half = plan.batches // 2
     run = replace(plan, batches=half)
-    Workload(run, FileSystem(), kernels(), lambda *_, **__: None).run()
+    QuietWorkload(run, FileSystem(), kernels(), lambda *_, **__: None).run()
     shutil.copytree(plan.path, older)
     rest = replace(plan, first=half, batches=plan.batches - half)
-    Workload(rest, FileSystem(), kernels(), lambda *_, **__: None).run()
+    QuietWorkload(rest, FileSystem(), kernels(), lambda *_, **__: None).run()
     with EmbeddedDatabase.open(plan.path, options=OPTIONS, kernels=kernels()) as database:
         other = database.create_collection(OTHER, dim=3)
         other.upsert(range(OTHER_ROWS), [[1.0, number, 2.0] for number in range(OTHER_ROWS)])

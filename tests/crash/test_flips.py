@@ -81,7 +81,7 @@ def check(trust: Trust, found: list[Finding], aim: int) -> None:
     trust.points("P3", len(found), len(wrong))
     assert not wrong, "\n".join(wrong[:20])
     assert len(found) > aim // 10
-    assert words.keys() == KINDS or len(found) < aim // 2
+    assert words.keys() == KINDS or len(found) < FLIPS // 2
 
 
 def test_every_flipped_byte_is_reported_or_harmless(servers: Forks, quick_directory: Path, trust: Trust) -> None:

@@ -93,6 +93,8 @@ def hand_over(collection: Collection, each: Batch) -> WriteResult:
 class Workload:
     """A run of a plan; ``run`` closes the database, ``write`` leaves it open."""
 
+    options = OPTIONS
+
     def __init__(self, plan: Plan, file_system: FileSystem, kernels: Kernels, report: Report) -> None:
         self.plan = plan
         self._file_system = file_system
@@ -104,7 +106,7 @@ class Workload:
     def open(self) -> Collection:
         if self.database is None or self.closed:
             self.database = EmbeddedDatabase.open(
-                self.plan.path, options=OPTIONS, kernels=self._kernels, file_system=self._file_system
+                self.plan.path, options=self.options, kernels=self._kernels, file_system=self._file_system
             )
             self.closed = False
         collection = self.database.create_collection(NAME, schema=SCHEMA, exist_ok=True)
@@ -167,6 +169,19 @@ class Workload:
                 collection = self.open()
             case 2:
                 collection.wait_indexed(60)
+        return collection
+
+
+class QuietWorkload(Workload):
+    """Compacts once, at a given batch, and nothing in the background: its files are the same every time."""
+
+    options = QUIET
+    COMPACTED_AFTER = 12
+
+    def pause(self, collection: Collection, turn: int) -> Collection:
+        collection = super().pause(collection, turn)
+        if turn * self.plan.pause_every == self.COMPACTED_AFTER:
+            collection.compact(60)
         return collection
 
 
