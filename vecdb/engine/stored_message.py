@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -40,7 +41,7 @@ def refuse_unknown_fields(message: Message, where: str) -> None:
                 field=where,
                 value=f"field {number} of {kind}",
             )
-        for name, many in _fields_of_messages(type(each)):
+        for name, many in _fields_of_messages(each.DESCRIPTOR):
             if many:
                 waiting.extend(getattr(each, name))
             elif each.HasField(name):
@@ -48,6 +49,6 @@ def refuse_unknown_fields(message: Message, where: str) -> None:
 
 
 @functools.cache
-def _fields_of_messages(kind: type[Message]) -> tuple[tuple[str, bool], ...]:
+def _fields_of_messages(kind: Descriptor) -> tuple[tuple[str, bool], ...]:
     """The fields of a kind of message that hold messages, and whether they hold many. No other field is looked at."""
-    return tuple((each.name, not each.has_presence) for each in kind.DESCRIPTOR.fields if each.message_type is not None)
+    return tuple((each.name, not each.has_presence) for each in kind.fields if each.message_type is not None)
