@@ -2,7 +2,7 @@
 
 ``python bench/churn.py --dataset clustered-384-cosine-100k`` loads a data set, overwrites and deletes rows at random
 until ``--times`` as many writes were made, with compaction in the background and a search all the while, and compares
-what is left with a fresh load of the same rows. Exit status 1 where an answer was short or wrong.
+what is left with a fresh load of the same rows. Exit status 1 where an answer was short or wrong, or a file is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import vecdb
 from vecdb.api import Collection
 from vecdb.bench.memory import memory_use
 from vecdb.bench.sources import source_of
+from vecdb.engine.check import check_database
 from vecdb.types import F32Array, I64Array
 
 BATCH_ROWS = 500
@@ -45,6 +46,8 @@ class Measured:
         Bytes of the collection over those of the fresh load, once the background is done.
     memory_bytes
         Anonymous memory, and resident pages of the database's files, after each tenth of the churn.
+    problems
+        What ``vecdb check`` finds afterwards, rows that no walk through the graph reaches among them.
     p99_ms
         Of one search a call: when nothing else happens, during the churn, and during a full compaction.
     """
@@ -59,6 +62,7 @@ class Measured:
     searches: int = 0
     short_answers: int = 0
     points_missing: int = 0
+    problems: int = 0
     compactions: int = 0
     p99_ms: dict[str, float] = field(default_factory=dict)
 
@@ -194,6 +198,10 @@ def churned(path: Path, vectors: F32Array, queries: F32Array, metric: str, times
         found.short_answers += searcher.short
         found.points_missing += churn.missing()
         found.recall = recall_of(collection, queries)
+    problems = check_database(path / "churned").problems
+    for each in problems[:10]:
+        tell(str(each))
+    found.problems = len(problems)
     with vecdb.open(path / "fresh") as database:
         fresh = Churn(database.create_collection("churn", dim=vectors.shape[1], metric=metric), vectors, seed)
         ids = np.flatnonzero(churn.held >= 0)
@@ -232,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as where:
         found = churned(Path(where), vectors, raw.queries[:1_000], raw.metric.value, chosen.times, chosen.seed)
     sys.stdout.write(json.dumps({**asdict(found), "load": os.getloadavg()}, indent=2) + "\n")
-    return 0 if found.short_answers == 0 and found.points_missing == 0 else 1
+    return 0 if found.short_answers == found.points_missing == found.problems == 0 else 1
 
 
 if __name__ == "__main__":

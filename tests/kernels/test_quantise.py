@@ -35,6 +35,21 @@ def test_codes_are_within_half_a_step(kernels, n, dim, scale, seed):
     np.testing.assert_array_equal(codes.norms, (levels * levels).sum(axis=1))
 
 
+@pytest.mark.parametrize("metric", list(Metric))
+def test_what_lies_between_two_codes_is_rounded_alike_by_all_kernels(metric, rng):
+    step = np.float32(rng.uniform(1e-3, 1.0))
+    # The product with 1 / step lies at a tie, or so close that only its rounding to float32 says on which side.
+    ties = (rng.integers(-127, 127, (200, 50)) + 0.5).astype(np.float32) * step
+    compiled, reference = CpuKernels(), ReferenceKernels()
+    for centre in (np.zeros(50, np.float32), rng.normal(size=50).astype(np.float32)):
+        one, other = (each.encode(ties + centre, centre, float(step)) for each in (compiled, reference))
+        np.testing.assert_array_equal(one.table, other.table)
+        np.testing.assert_array_equal(one.norms, other.norms)
+        asked, asked_too = (each.quantise(ties, centre, float(step), metric) for each in (compiled, reference))
+        np.testing.assert_array_equal(asked.values, asked_too.values)
+        np.testing.assert_array_equal(asked.ratios, asked_too.ratios)
+
+
 def test_nothing_overflows_at_the_largest_dimension(kernels):
     table = np.full((4, DIMENSIONS_MAX), 255, np.uint8)
     table[1] = 1

@@ -68,13 +68,22 @@ except RuntimeError:  # no home directory to be found
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile on first call, without the GIL, and keep the result in the private directory where there is one."""
+    return _compiled(function, _FASTMATH)
+
+
+def exact_kernel(function: Callable[..., Any]) -> Any:
+    """As ``kernel``, with float arithmetic operation by operation as it is written: what it gives is stored."""
+    return _compiled(function, set())
+
+
+def _compiled(function: Callable[..., Any], fastmath: set[str]) -> Any:
     if DIRECTORY is None:
-        return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+        return numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
     # Numba reads the setting when a function is decorated; other users of Numba in the process must not see it changed.
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(DIRECTORY)
     try:
-        return numba.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+        return numba.njit(cache=True, nogil=True, fastmath=fastmath, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before
 

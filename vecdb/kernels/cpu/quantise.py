@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.arrays import RATIO_BITS, UNIT_MIN
-from vecdb.kernels.cpu.cache import kernel, part
+from vecdb.kernels.cpu.cache import exact_kernel, kernel, part
 from vecdb.kernels.cpu.intrinsics import dot_codes_4
 from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
 from vecdb.types import AnyArray
@@ -20,7 +20,7 @@ _LARGEST = np.float32(np.finfo(np.float32).max)
 _SMALLEST = np.float32(UNIT_MIN)
 
 
-@kernel
+@exact_kernel
 def encode(vectors: AnyArray, centre: AnyArray, step: np.float32, table: AnyArray, norms: AnyArray) -> None:
     """Write the code of every row into ``table`` (n, stride) and its squared norm into ``norms`` (n,)."""
     dim = vectors.shape[1]
@@ -39,7 +39,7 @@ def encode(vectors: AnyArray, centre: AnyArray, step: np.float32, table: AnyArra
         norms[row] = norm
 
 
-@kernel
+@exact_kernel
 def quantise(
     queries: AnyArray, centre: AnyArray, step: np.float32, weighted: bool, values: AnyArray, ratios: AnyArray
 ) -> None:
