@@ -17,8 +17,9 @@ from vecdb.engine.problem import Kind, Notes, Problem, Progress
 from vecdb.engine.quarantine import QUARANTINE, REPAIRING
 from vecdb.errors import FailedPrecondition
 from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.environment import DATA_NAME
 from vecdb.storage.io import FileSystem
-from vecdb.storage.lmdb_store import DATA_NAME, check_environment
+from vecdb.storage.lmdb_check import check_environment
 from vecdb.storage.lock import DirectoryLock
 from vecdb.storage.mirror import read_mirror
 from vecdb.storage.reserve import RESERVE_NAME

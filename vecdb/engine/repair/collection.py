@@ -40,7 +40,8 @@ from vecdb.requests import check_against_schema
 from vecdb.segment.ids import id_of
 from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore, write_environment
+from vecdb.storage.environment import DATA_NAME
+from vecdb.storage.lmdb_store import LmdbStore, write_environment
 from vecdb.storage.log_salvage import LogCut, examine_log
 from vecdb.storage.mirror import write_mirror
 from vecdb.types import PointId, SegmentId

@@ -13,8 +13,8 @@ from vecdb.engine.manifest import LIVE_PREFIX, MANIFEST_KEY, REQUEST_PREFIX, Man
 from vecdb.engine.state import MIRROR
 from vecdb.errors import Corruption, NotFound
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
-from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore
+from vecdb.storage.environment import DATA_NAME, Fingerprint
+from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.mirror import Mirror, read_mirror
 
 
