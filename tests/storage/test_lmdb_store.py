@@ -27,11 +27,12 @@ from vecdb.errors import (
     Unavailable,
     VecdbError,
 )
-from vecdb.storage import environment_check, lmdb_store
+from vecdb.storage import lmdb_check, lmdb_store
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
+from vecdb.storage.environment import DATA_NAME, Fingerprint, consistent_copy
 from vecdb.storage.io import DiskFull, FileSystem
-from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore, check_environment
+from vecdb.storage.lmdb_check import check_environment
+from vecdb.storage.lmdb_store import LmdbStore
 
 
 def reading(directory: MmapDirectory) -> MmapDirectory:
@@ -348,7 +349,7 @@ def test_a_killed_checker_is_corruption(directory: MmapDirectory, monkeypatch: p
     def killed(command: list[str], **options: object) -> object:
         return real([sys.executable, "-c", killing], **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(environment_check.subprocess, "run", killed)
+    monkeypatch.setattr(lmdb_check.subprocess, "run", killed)
     with pytest.raises(Corruption, match="SIGSEGV"):
         LmdbStore.open(directory, expected=fingerprint)
 
@@ -463,9 +464,9 @@ def test_readers_see_whole_states_while_the_owner_commits(directory: MmapDirecto
     writer.start()
     try:
         for _ in range(20):
-            data = lmdb_store.consistent_copy(directory)
+            data = consistent_copy(directory)
             fd = directory.fs.anonymous(data)
-            path = environment_check.path_of_descriptor(fd)
+            path = lmdb_check.path_of_descriptor(fd)
             root = lmdb_store._read_through(path)
             found = lmdb_store._all_items(path, 1 << 20)
             directory.fs.close(fd)

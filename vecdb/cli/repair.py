@@ -6,12 +6,9 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vecdb.cli.settings import Settings, add_config_argument
-from vecdb.cli.target import existing
-from vecdb.errors import InvalidArgument
+from vecdb.cli.target import add_offline_arguments, offline_target
 
 if TYPE_CHECKING:
     from vecdb.cli.terminal import Terminal
@@ -28,31 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rebuilt; what is damaged is moved to the directory quarantine, and nothing is deleted. Nobody else may have "
         "the database open. Interrupted, it can be run again. Exit status 3 if it is needed and was not confirmed."
     )
-    parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="directory of the database")
     parser.add_argument("--yes", action="store_true", help="do it without asking")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead; asks nothing")
-    add_config_argument(parser)
+    add_offline_arguments(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
     """Plan, tell, ask, repair."""
-    path = Settings.of(namespace).choose("path", namespace.path)
-    if path is None:
-        raise InvalidArgument("name the directory of a database", field="path")
-    from vecdb.cli.terminal import ProgressBar, Terminal
-    from vecdb.engine.database import COLLECTIONS
+    path = offline_target(namespace)
+    from vecdb.cli.terminal import Terminal
     from vecdb.engine.repair import DatabaseRepair
 
-    if not (path / COLLECTIONS).is_dir():
-        existing(path)
     terminal = Terminal()
     start = time.perf_counter()
-    with ProgressBar("read", None, "steps", terminal.width) as bar:
-
-        def progress(what: str) -> None:
-            bar.note(what)
-            bar.advance(1)
-
+    with terminal.steps("read") as progress:
         repair = DatabaseRepair.plan(path, progress=progress)
     with repair:
         report = repair.report

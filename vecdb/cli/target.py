@@ -65,6 +65,31 @@ def existing(path: Path) -> Path:
     return path
 
 
+def add_offline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses a directory that nobody else may have open."""
+    parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="directory of the database")
+    add_config_argument(parser)
+
+
+def offline_target(namespace: argparse.Namespace) -> Path:
+    """The directory of a database, which may be damaged.
+
+    Raises
+    ------
+    InvalidArgument
+        None is named.
+    NotFound
+        It holds no database.
+    """
+    path: Path | None = Settings.of(namespace).choose("path", namespace.path)
+    if path is None:
+        raise InvalidArgument("name the directory of a database", field="path")
+    from vecdb.engine.root import COLLECTIONS
+
+    # A database that lost its marker is damaged and worth a look; anything else is left alone.
+    return path if (path / COLLECTIONS).is_dir() else existing(path)
+
+
 def open_target(
     path: Path | None,
     connect: str | None,

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,6 +88,17 @@ class Terminal:
         """A bar on standard error while the block runs."""
         with ProgressBar(label, total, unit, self.width) as bar:
             yield bar
+
+    @contextmanager
+    def steps(self, label: str) -> Iterator[Callable[[str], None]]:
+        """A count on standard error while the block runs; it gives what is called with the name of each step."""
+        with self.bar(label, None, "steps") as bar:
+
+            def begin(name: str) -> None:
+                bar.note(name)
+                bar.advance(1)
+
+            yield begin
 
     def _wrapped(self, text: str, indent: str) -> str:
         return textwrap.fill(text, self.width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -17,7 +17,8 @@ from vecdb.engine.stored_message import refuse_unknown_fields
 from vecdb.errors import Corruption, VecdbError
 from vecdb.storage.checksum import random_id
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.lmdb_store import Fingerprint, LmdbStore, write_environment
+from vecdb.storage.environment import Fingerprint
+from vecdb.storage.lmdb_store import LmdbStore, write_environment
 from vecdb.storage.mirror import read_mirror, settled_mirror, write_mirror
 from vecdb.v1 import log_pb2
 

@@ -11,15 +11,17 @@ from typing import Any
 
 from vecdb.engine.catalogue import CATALOGUE_MIRROR, Catalogue
 from vecdb.engine.check_collection import CollectionCheck
-from vecdb.engine.database import CATALOGUE, COLLECTIONS, LOCK, choose_kernels
+from vecdb.engine.database import choose_kernels
 from vecdb.engine.marker import MARKER, read_marker
 from vecdb.engine.problem import Kind, Notes, Problem, Progress
 from vecdb.engine.quarantine import QUARANTINE, REPAIRING
+from vecdb.engine.root import CATALOGUE, COLLECTIONS
 from vecdb.errors import FailedPrecondition
 from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.environment import DATA_NAME
 from vecdb.storage.io import FileSystem
-from vecdb.storage.lmdb_store import DATA_NAME, check_environment
-from vecdb.storage.lock import DirectoryLock
+from vecdb.storage.lmdb_check import check_environment
+from vecdb.storage.lock import LOCK_NAME, DirectoryLock
 from vecdb.storage.mirror import read_mirror
 from vecdb.storage.reserve import RESERVE_NAME
 
@@ -128,7 +130,7 @@ class _Checker:
                 notes.wrong(f"{COLLECTIONS}/{stray}", "no collection has this directory", Kind.STRAY)
             for stray in collections.names():
                 notes.wrong(f"{COLLECTIONS}/{stray}", "nothing names this file", Kind.STRAY)
-        for stray in sorted(set(root.names()) - {MARKER, LOCK, REPAIRING, RESERVE_NAME}):
+        for stray in sorted(set(root.names()) - {MARKER, LOCK_NAME, REPAIRING, RESERVE_NAME}):
             notes.wrong(str(root.path / stray), "nothing names this file", Kind.STRAY)
         for stray in sorted(set(root.children()) - {CATALOGUE, COLLECTIONS, QUARANTINE}):
             notes.wrong(str(root.path / stray), "nothing names this directory", Kind.STRAY)

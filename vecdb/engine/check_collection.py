@@ -26,8 +26,9 @@ from vecdb.segment.journal import deletes_of, requests_of
 from vecdb.segment.layout import SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
-from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore, check_environment
+from vecdb.storage.environment import DATA_NAME, Fingerprint
+from vecdb.storage.lmdb_check import check_environment
+from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.log_format import LogName
 from vecdb.storage.mirror import read_mirror
 from vecdb.storage.wal import Log

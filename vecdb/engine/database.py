@@ -19,11 +19,13 @@ from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.events import Events
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.log_archive import LogArchive
+from vecdb.engine.lookup import Lookup
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.options import EngineOptions
-from vecdb.engine.quarantine import QUARANTINE, REPAIRING, refuse_unfinished
+from vecdb.engine.quarantine import refuse_unfinished
 from vecdb.engine.recovery import create_collection_files, open_collection_state
 from vecdb.engine.resources import Resources, RowMemory
+from vecdb.engine.root import CATALOGUE, COLLECTIONS, is_foreign, require_no_collections
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
 from vecdb.errors import (
@@ -31,7 +33,6 @@ from vecdb.errors import (
     Corruption,
     FailedPrecondition,
     InvalidArgument,
-    NotFound,
     ResourceExhausted,
     VecdbError,
 )
@@ -42,11 +43,7 @@ from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import DiskFull, FileSystem
 from vecdb.storage.lock import DirectoryLock
-from vecdb.storage.reserve import RESERVE_NAME, Reserve
-
-CATALOGUE = "catalogue"
-COLLECTIONS = "collections"
-LOCK = "LOCK"
+from vecdb.storage.reserve import Reserve
 
 
 def choose_kernels(name: str) -> Kernels:
@@ -84,6 +81,7 @@ class EmbeddedDatabase(Database):
         self._collections = directory.child(COLLECTIONS, create=True)
         self._threads = Threads(options.writer_threads)
         self._open = Leases(options.open_collections_max, self._open_collection)
+        self._lookup = Lookup(lambda: catalogue.entries, self._open)
         self._changing = threading.Lock()
         self._closed = False
 
@@ -127,7 +125,7 @@ class EmbeddedDatabase(Database):
                     f"{archive} is inside the database; keep logs elsewhere", field="log_archive", value=archive
                 )
         root = MmapDirectory.open(Path(path), fs, create=True)
-        if not root.exists(MARKER) and _foreign(root):
+        if not root.exists(MARKER) and is_foreign(root):
             raise FailedPrecondition(
                 f"{root.path} is not a vecdb database and not empty",
                 field="path",
@@ -216,10 +214,7 @@ class EmbeddedDatabase(Database):
         """The collection called ``name``."""
         check_name(name, "collection")
         self._check_open()
-        entry = self._catalogue.entries.get(name)
-        if entry is None:
-            raise no_such_collection(name)
-        collection_id = entry.collection_id
+        collection_id = self._lookup.entry(name).collection_id
         with self._lease(name, collection_id) as opened:
             schema = opened.schema
         return EmbeddedCollection(name, collection_id, schema, lambda: self._lease(name, collection_id))
@@ -227,16 +222,7 @@ class EmbeddedDatabase(Database):
     def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
         """As ``Database.run_search_at_once``."""
         self._check_open()
-        entry = self._catalogue.entries.get(name)
-        if entry is None or collection_id not in ("", entry.collection_id):
-            return None
-        slot = self._open.take_if_open(entry.collection_id)
-        if slot is None:
-            return None
-        try:
-            return self._open.opened(entry.collection_id, slot).search_at_once(request)
-        finally:
-            self._open.give_back(slot)
+        return self._lookup.search_at_once(name, collection_id, request)
 
     def collections(self) -> Sequence[str]:
         """The names of all collections, sorted."""
@@ -248,14 +234,12 @@ class EmbeddedDatabase(Database):
         check_name(name, "collection")
         self._check_open()
         with self._changing:
-            entry = self._catalogue.entries.get(name)
-            if entry is None:
-                raise no_such_collection(name)
+            collection_id = self._lookup.entry(name).collection_id
             self._resources.reserve.spent_on(lambda: self._catalogue.remove(name), Events(name).report)
             try:
-                self._open.close_dropped(entry.collection_id)
+                self._open.close_dropped(collection_id)
             finally:
-                self._collections.remove_child(entry.collection_id)
+                self._collections.remove_child(collection_id)
 
     def backup(
         self, target: Target, *, since: str | Path | None = None, progress: Progress | None = None
@@ -300,10 +284,7 @@ class EmbeddedDatabase(Database):
 
     def _lease(self, name: str, collection_id: str) -> Lease[OpenCollection]:
         self._check_open()
-        entry = self._catalogue.entries.get(name)
-        if entry is None or entry.collection_id != collection_id:
-            raise no_such_collection(name)
-        return self._open.lease(collection_id)
+        return self._lookup.lease(name, collection_id)
 
     def _open_collection(self, collection_id: str) -> OpenCollection:
         with _telling_remedy(self._root):
@@ -326,20 +307,6 @@ class EmbeddedDatabase(Database):
                 self._collections.remove_child(collection_id)
 
 
-def require_no_collections(root: MmapDirectory) -> None:
-    """Raise Corruption where a directory without a marker holds collections.
-
-    They are made after the marker, so that is no interrupted creation: something was lost.
-    """
-    if not root.exists(MARKER) and _lived_in(root):
-        raise Corruption(f"{root.path / MARKER} is missing beside collections", field=str(root.path / MARKER))
-
-
-def no_such_collection(name: str) -> NotFound:
-    """What whoever names a collection that does not exist is told."""
-    return NotFound(f"no collection {name!r}", field="collection", value=name)
-
-
 @contextmanager
 def _telling_remedy(root: MmapDirectory) -> Iterator[None]:
     """Let Corruption in the block say what to do: whoever opens a database is told, and need not read on."""
@@ -352,17 +319,3 @@ def _telling_remedy(root: MmapDirectory) -> Iterator[None]:
             limit=error.limit,
             value=error.value,
         ) from error
-
-
-def _foreign(root: MmapDirectory) -> bool:
-    """Whether the directory holds what no database, complete or not, has in it."""
-    strange = set(root.names()) - {LOCK, REPAIRING, RESERVE_NAME}
-    return bool(strange) or bool(set(root.children()) - {CATALOGUE, COLLECTIONS, QUARANTINE})
-
-
-def _lived_in(root: MmapDirectory) -> bool:
-    """Whether there is what only a database has that was opened before."""
-    children = root.children()
-    return QUARANTINE in children or (
-        COLLECTIONS in children and bool(root.child(COLLECTIONS, create=False).children())
-    )

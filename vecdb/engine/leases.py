@@ -17,6 +17,7 @@ from vecdb.engine.store import OpenCollection
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 
 Opened = TypeVar("Opened", bound=OpenCollection)
+Result = TypeVar("Result")
 
 
 class _Slot(Generic[Opened]):
@@ -75,15 +76,18 @@ class Leases(Generic[Opened]):
         with self._lock:
             return list(self._slots)
 
-    def take_if_open(self, collection_id: str) -> _Slot[Opened] | None:
-        """The same where the collection is open; ``None`` where it would have to be opened, or is gone."""
+    def use_if_open(self, collection_id: str, use: Callable[[Opened], Result]) -> Result | None:
+        """What ``use`` makes of the collection; ``None`` where it would have to be opened, or is gone."""
         with self._lock:
             slot = self._slots.get(collection_id)
             if self._closed or collection_id in self._dropped or slot is None or slot.opened is None:
                 return None
             self._slots.move_to_end(collection_id)
             slot.leases += 1
-            return slot
+        try:
+            return use(self.opened(collection_id, slot))
+        finally:
+            self.give_back(slot)
 
     def give_back(self, slot: _Slot[Opened]) -> None:
         """End what ``take`` began."""

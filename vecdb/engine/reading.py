@@ -14,19 +14,15 @@ from typing import BinaryIO, Never, Self
 from vecdb.api import Database
 from vecdb.engine.catalogue import Catalogue, CatalogueEntry
 from vecdb.engine.collection import EmbeddedCollection
-from vecdb.engine.database import (
-    CATALOGUE,
-    COLLECTIONS,
-    choose_kernels,
-    no_such_collection,
-    require_no_collections,
-)
+from vecdb.engine.database import choose_kernels
 from vecdb.engine.events import logger
 from vecdb.engine.leases import Lease, Leases
+from vecdb.engine.lookup import Lookup, no_such_collection
 from vecdb.engine.marker import MARKER, read_marker
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.quarantine import refuse_unfinished
 from vecdb.engine.replica import CollectionReplica, refuse
+from vecdb.engine.root import CATALOGUE, COLLECTIONS, require_no_collections
 from vecdb.engine.threads import Threads
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 from vecdb.kernels.protocol import Kernels
@@ -73,6 +69,7 @@ class ReadOnlyDatabase(Database):
         self._pid = os.getpid()
         self._threads = Threads(options.writer_threads)
         self._open: Leases[CollectionReplica] = Leases(options.open_collections_max, self._open_collection)
+        self._lookup = Lookup(lambda: self._entries, self._open)
         self._taking = threading.Lock()
         self._catalogue_pages = b""
         self._entries: Mapping[str, CatalogueEntry] = {}
@@ -159,25 +156,14 @@ class ReadOnlyDatabase(Database):
         """The collection called ``name``."""
         check_name(name, "collection")
         self._check_open()
-        entry = self._entries.get(name)
-        if entry is None:
-            raise no_such_collection(name)
-        with self.lease(name, entry.collection_id) as replica:
-            return ReadOnlyCollection(name, entry.collection_id, replica.schema, self)
+        collection_id = self._lookup.entry(name).collection_id
+        with self.lease(name, collection_id) as replica:
+            return ReadOnlyCollection(name, collection_id, replica.schema, self)
 
     def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
         """As ``Database.run_search_at_once``."""
         self._check_open()
-        entry = self._entries.get(name)
-        if entry is None or collection_id not in ("", entry.collection_id):
-            return None
-        slot = self._open.take_if_open(entry.collection_id)
-        if slot is None:
-            return None
-        try:
-            return self._open.opened(entry.collection_id, slot).search_at_once(request)
-        finally:
-            self._open.give_back(slot)
+        return self._lookup.search_at_once(name, collection_id, request)
 
     def collections(self) -> Sequence[str]:
         """The names of all collections, sorted."""
@@ -225,20 +211,11 @@ class ReadOnlyDatabase(Database):
     def lease(self, name: str, collection_id: str) -> Lease[CollectionReplica]:
         """A block for whose length a collection stays open; for ``ReadOnlyCollection``."""
         self._check_open()
-        entry = self._entries.get(name)
-        if entry is None or entry.collection_id != collection_id:
-            raise no_such_collection(name)
-        return self._open.lease(collection_id)
+        return self._lookup.lease(name, collection_id)
 
     def _refresh_open(self, name: str, collection_id: str) -> None:
         """Refresh a collection if it is open; one that is opened later is as of then."""
-        slot = self._open.take_if_open(collection_id)
-        if slot is None:
-            return
-        try:
-            self._refresh(self._open.opened(collection_id, slot), name, collection_id)
-        finally:
-            self._open.give_back(slot)
+        self._open.use_if_open(collection_id, lambda replica: self._refresh(replica, name, collection_id))
 
     def _refresh(self, replica: CollectionReplica, name: str, collection_id: str) -> None:
         try:

@@ -20,20 +20,21 @@ from vecdb.archive.manifest import BackupCollection, BackupFile, BackupManifest,
 from vecdb.archive.reading import Archive
 from vecdb.archive.target import Progress
 from vecdb.engine.catalogue import Catalogue
-from vecdb.engine.database import CATALOGUE, COLLECTIONS, LOCK, choose_kernels
+from vecdb.engine.database import choose_kernels
 from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.marker import FORMAT_VERSION, MARKER, write_marker
 from vecdb.engine.metadata_copy import METADATA_BYTES_MAX, CollectionMetadata, decode_metadata, file_refs
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.point_in_time import Replay, Until
 from vecdb.engine.recovery import write_metadata
+from vecdb.engine.root import CATALOGUE, COLLECTIONS
 from vecdb.engine.state import LOG
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, NotFound, VecdbError
 from vecdb.results import BackupReport, RestoredCollection, RestoreReport
 from vecdb.storage.array_copy import verified_pieces
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem, translating
-from vecdb.storage.lock import DirectoryLock
+from vecdb.storage.lock import LOCK_NAME, DirectoryLock
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -254,7 +255,7 @@ class _Building:
         for name in self.root.children():
             self.root.remove_child(name)
         self.root.remove_leftovers()
-        for name in set(self.root.names()) - {LOCK}:
+        for name in set(self.root.names()) - {LOCK_NAME}:
             self.root.unlink(name)
 
     def _remove(self) -> None:
@@ -264,7 +265,7 @@ class _Building:
             if not fs.is_directory(self.root.path):
                 return
             self._empty()
-            self.root.unlink(LOCK)
+            self.root.unlink(LOCK_NAME)
             fs.remove_directory(self.root.path)
             fs.fsync_directory(self.target.parent)
 
@@ -282,7 +283,7 @@ def _check_free(fs: FileSystem, target: Path) -> None:
 def _is_leftover(root: MmapDirectory) -> bool:
     """Whether a directory holds nothing but what a restore puts there."""
     names = {name.removesuffix(".tmp") for name, is_directory in root.fs.names(root.path) if not is_directory}
-    return names <= {LOCK, MARKER} and set(root.children()) <= {CATALOGUE, COLLECTIONS}
+    return names <= {LOCK_NAME, MARKER} and set(root.children()) <= {CATALOGUE, COLLECTIONS}
 
 
 class _Restoring:

@@ -16,7 +16,6 @@ import xxhash
 from vecdb.errors import Corruption, FailedPrecondition, Unavailable
 from vecdb.storage.checksum import checksum64
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.file_reader import FileReader
 
 DATA_NAME: Final = "data.mdb"
 ROOT_KEY: Final = b"\0vecdb"
@@ -127,20 +126,21 @@ def value_checksum(key: bytes | memoryview, value: bytes | memoryview, environme
     return digest.intdigest()
 
 
-def file_digest(reader: FileReader) -> int:
-    """XXH3-64 of a whole file.
+def present_digest(directory: MmapDirectory) -> int:
+    """XXH3-64 of the bytes of the data file as they are now.
 
     Raises
     ------
     Corruption
-        It cannot be read.
+        The file is missing or cannot be read.
     """
     digest = xxhash.xxh3_64()
-    buffer = bytearray(min(_READ_BYTES, reader.size_bytes))
-    for offset in range(0, reader.size_bytes, _READ_BYTES):
-        with memoryview(buffer)[: min(_READ_BYTES, reader.size_bytes - offset)] as part:
-            reader.pread_into(part, offset)
-            digest.update(part)
+    with directory.open_reader(DATA_NAME) as reader:
+        buffer = bytearray(min(_READ_BYTES, reader.size_bytes))
+        for offset in range(0, reader.size_bytes, _READ_BYTES):
+            with memoryview(buffer)[: min(_READ_BYTES, reader.size_bytes - offset)] as part:
+                reader.pread_into(part, offset)
+                digest.update(part)
     return digest.intdigest()
 
 

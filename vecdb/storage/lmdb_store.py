@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -34,32 +34,20 @@ from vecdb.storage.directory import TEMPORARY_SUFFIX, MmapDirectory
 from vecdb.storage.environment import (
     CHECKSUM,
     DATA_NAME,
-    ROOT_KEY,
     SUM_MODULUS,
     Fingerprint,
     Root,
     consistent_copy,
-    file_digest,
+    present_digest,
     value_checksum,
 )
-from vecdb.storage.environment_check import path_of_descriptor, verified_root, verified_root_of_copy
 from vecdb.storage.io import FILE_MODE, DiskFull, translating
-
-__all__ = ["DATA_NAME", "Fingerprint", "LmdbStore", "check_environment", "write_environment"]
+from vecdb.storage.lmdb_check import path_of_descriptor, verified_root, verified_root_of_copy
+from vecdb.storage.lmdb_disk import committed_bytes, environment_bytes, short_of_disk
+from vecdb.storage.lmdb_transaction import change, read_root, read_stored, scan
 
 MAP_BYTES_DEFAULT: Final = 64 << 20
 KEY_BYTES_MAX: Final = 500
-
-_EMPTY_BYTES: Final = 32 << 10
-"""More than an environment with a value or two takes."""
-_DEPTH_MAX: Final = 8
-"""Pages from the root to a value; an LMDB of 2^32 values needs no more."""
-_SPARE_PAGES: Final = 4
-"""For LMDB's list of free pages, and a root that splits."""
-_PLENTY_BYTES: Final = 256 << 20
-"""Free disk that no commits of one moment use up."""
-_ENTRY_BYTES: Final = 64
-"""What a value takes beside its bytes: its checksum, LMDB's header of it, its share of the page above."""
 
 Result = TypeVar("Result")
 
@@ -176,19 +164,19 @@ class _Environment:
         self._reserved_bytes = 0
         self._pid = os.getpid()
         self._mutex = threading.Lock()
-        self.root = self._reading(lambda transaction: _root(transaction, str(self.path)))
+        self.root = self._reading(lambda transaction: read_root(transaction, str(self.path)))
         if expected is not None:
             self.root.require_at_least(expected, str(self.path))
 
     def get(self, key: bytes) -> bytes | None:
         with self._mutex:
-            return self._reading(lambda transaction: self._checked(key, _stored(transaction, key)))
+            return self._reading(lambda transaction: self._checked(key, read_stored(transaction, key)))
 
     def items(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         with self._mutex:
             return self._reading(
                 lambda transaction: [
-                    (key, self._checked(key, stored) or b"") for key, stored in _scan(transaction, prefix)
+                    (key, self._checked(key, stored) or b"") for key, stored in scan(transaction, prefix)
                 ]
             )
 
@@ -212,7 +200,7 @@ class _Environment:
     def fingerprint(self) -> Fingerprint:
         with self._mutex:
             self._refuse_child()
-            digest = self.copy_digest if self._directory.read_only else _digest(self._directory)
+            digest = self.copy_digest if self._directory.read_only else present_digest(self._directory)
             return Fingerprint(self.root.environment_id, self.root.generation, digest)
 
     def give_back(self) -> None:
@@ -234,7 +222,7 @@ class _Environment:
                     self._reserve_disk(puts, deletes)
                     fs.committing(self.path)
                 with self._env.begin(write=True, buffers=True) as transaction:
-                    root = _apply(transaction, puts, deletes, self.root)
+                    root = change(transaction, puts, deletes, self.root)
             except lmdb.MapFullError:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
                 continue
@@ -249,14 +237,10 @@ class _Environment:
             return root
 
     def _reserve_disk(self, puts: Mapping[bytes, bytes], deletes: list[bytes]) -> None:
-        """See to it that a commit finds its disk: to LMDB a write that a full disk cuts short is a broken device."""
-        page_bytes = self._env.stat()["psize"]
+        """See to it that a commit finds its disk."""
         used_pages = self._env.info()["last_pgno"] + 1
-        # At most every used page is copied, and what is added fills pages by half.
-        added_bytes = sum(len(key) + len(value) + _ENTRY_BYTES for key, value in puts.items())
-        pages = used_pages + min(used_pages, _DEPTH_MAX * (len(puts) + len(deletes))) + _SPARE_PAGES
-        needed_bytes = pages * page_bytes + 2 * added_bytes
-        if needed_bytes > self._reserved_bytes and _short_of_disk(self._directory):
+        needed_bytes = committed_bytes(puts, deletes, used_pages=used_pages, page_bytes=self._env.stat()["psize"])
+        if needed_bytes > self._reserved_bytes and short_of_disk(self._directory):
             self._directory.fs.extend(self.path, needed_bytes)
             self._reserved_bytes = needed_bytes
 
@@ -284,21 +268,6 @@ _opening: dict[tuple[int, int], threading.Lock] = {}
 _registry_lock = threading.Lock()
 
 
-def check_environment(directory: MmapDirectory, expected: Fingerprint | None = None) -> int:
-    """Have a child process read the present state of an environment through; the number of values.
-
-    Raises
-    ------
-    Corruption, FailedPrecondition
-        As ``LmdbStore.open`` does.
-    """
-    path = directory.path_of(DATA_NAME)
-    root = verified_root_of_copy(directory, consistent_copy(directory))
-    if expected is not None:
-        root.require_at_least(expected, str(path))
-    return root.count
-
-
 def write_environment(
     directory: MmapDirectory, values: Mapping[bytes, bytes], *, environment_id: int, generation: int
 ) -> Fingerprint:
@@ -312,7 +281,7 @@ def write_environment(
         It could not be written.
     """
     _replace(directory, Root(environment_id, generation, 0, 0), values, MAP_BYTES_DEFAULT)
-    return Fingerprint(environment_id, generation, _digest(directory))
+    return Fingerprint(environment_id, generation, present_digest(directory))
 
 
 def _registry_key(directory: MmapDirectory) -> tuple[int, int]:
@@ -327,7 +296,7 @@ def _open_owned(directory: MmapDirectory, expected: Fingerprint | None, map_byte
         if expected is not None:
             raise Corruption(f"{path} is missing", field=str(path))
         _replace(directory, Root(random_id(), 0, 0, 0), {}, map_bytes)
-    elif expected is None or _digest(directory) != expected.digest:
+    elif expected is None or present_digest(directory) != expected.digest:
         # The usual reason is a process that ended between a commit and its mirror.
         root = verified_root(path, path, _size(directory))
         if expected is not None:
@@ -374,17 +343,6 @@ def _open_lmdb(path: Path, map_bytes: int, *, readonly: bool = False) -> lmdb.En
         raise Corruption(f"{path} cannot be opened: {error}", field=str(path)) from error
 
 
-def _short_of_disk(directory: MmapDirectory) -> bool:
-    """Whether a commit might meet a full disk. Where there is plenty, a file is made no larger than it has to be."""
-    with translating(directory.path, "read"):
-        return directory.fs.free_bytes(directory.path) < _PLENTY_BYTES
-
-
-def _digest(directory: MmapDirectory) -> int:
-    with directory.open_reader(DATA_NAME) as reader:
-        return file_digest(reader)
-
-
 def _size(directory: MmapDirectory) -> int:
     with directory.open_reader(DATA_NAME) as reader:
         return reader.size_bytes
@@ -396,19 +354,17 @@ def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes]
     path = directory.path_of(DATA_NAME)
     temporary = directory.path_of(DATA_NAME + TEMPORARY_SUFFIX)
     directory.unlink(temporary.name)
-    if _short_of_disk(directory):
+    if short_of_disk(directory):
         # Given back at once. LMDB tells of a disk that is full when it makes a file as if the file were damaged.
         with directory.create(DATA_NAME) as probe:
-            probe.allocate(
-                _EMPTY_BYTES + 2 * sum(len(key) + len(value) + _ENTRY_BYTES for key, value in values.items())
-            )
+            probe.allocate(environment_bytes(values))
     env = _open_lmdb(temporary, max(map_bytes, 4 * sum(map(len, values.values()))))
     try:
         with translating(temporary, "write"):
             fs.committing(temporary)
         # Given the generation before, so that the transaction which fills the new file arrives at the right one.
         with env.begin(write=True, buffers=True) as transaction:
-            _apply(transaction, values, [], Root(root.environment_id, root.generation - 1, 0, 0))
+            change(transaction, values, [], Root(root.environment_id, root.generation - 1, 0, 0))
         fs.committed(temporary)
     except lmdb.Error as error:
         raise _write_failure(error, temporary) from error
@@ -418,46 +374,6 @@ def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes]
         fs.rename(temporary, path)
     directory.changed()
     directory.sync()
-
-
-def _apply(transaction: lmdb.Transaction, puts: Mapping[bytes, bytes], deletes: list[bytes], root: Root) -> Root:
-    """Change the values, and with them the root record."""
-    count, total = root.count, root.checksum_sum
-    for key in (*deletes, *puts):
-        old = transaction.get(key)
-        if old is not None:
-            count -= 1
-            total -= CHECKSUM.unpack_from(old)[0]
-            transaction.delete(key)
-    for key, value in puts.items():
-        checksum = value_checksum(key, value, root.environment_id)
-        count += 1
-        total += checksum
-        transaction.put(key, CHECKSUM.pack(checksum) + value)
-    changed = Root(root.environment_id, root.generation + 1, count, total % SUM_MODULUS)
-    transaction.put(ROOT_KEY, changed.encode())
-    return changed
-
-
-def _scan(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(key, stored value) of the keys that begin with ``prefix``, without the root record."""
-    cursor = transaction.cursor()
-    if cursor.set_range(prefix):
-        for found, stored in cursor:
-            key = bytes(found)
-            if not key.startswith(prefix):
-                return
-            if key != ROOT_KEY:
-                yield key, bytes(stored)
-
-
-def _stored(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
-    stored = transaction.get(key)
-    return None if stored is None else bytes(stored)
-
-
-def _root(transaction: lmdb.Transaction, path: str) -> Root:
-    return Root.decode(_stored(transaction, ROOT_KEY), path)
 
 
 def _checked_value(key: bytes, stored: bytes, environment_id: int, path: str) -> bytes:
@@ -472,10 +388,9 @@ def _all_items(path: Path, map_bytes: int) -> dict[bytes, bytes]:
     env = _open_lmdb(path, map_bytes, readonly=True)
     try:
         with env.begin() as transaction:
-            root = _root(transaction, str(path))
+            root = read_root(transaction, str(path))
             return {
-                key: _checked_value(key, stored, root.environment_id, str(path))
-                for key, stored in _scan(transaction, b"")
+                key: _checked_value(key, stored, root.environment_id, str(path)) for key, stored in scan(transaction)
             }
     finally:
         env.close()
@@ -496,10 +411,10 @@ def _read_through(path: Path) -> Root:
     """Read every value of the environment at ``path`` and compare the whole with its root record."""
     env = _open_lmdb(path, 1 << 20, readonly=True)
     with env.begin() as transaction:
-        root = _root(transaction, str(path))
+        root = read_root(transaction, str(path))
         count = total = 0
         previous = b""
-        for key, stored in _scan(transaction, b""):
+        for key, stored in scan(transaction):
             if key <= previous:
                 raise Corruption(f"{path} has keys out of order", field=str(path))
             _checked_value(key, stored, root.environment_id, str(path))

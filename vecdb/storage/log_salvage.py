@@ -26,7 +26,8 @@ from vecdb.storage.log_format import (
     encode_record,
     padded,
 )
-from vecdb.storage.log_scan import LogScan
+from vecdb.storage.log_reader import log_files
+from vecdb.storage.log_scan import LogScan, read_header
 from vecdb.storage.wal import Log
 
 _FILE_ID_AT: Final = slice(16, 24)
@@ -97,8 +98,7 @@ class _Salvage:
         self._lost_seq = 0
 
     def cut(self, flushed_seq: int, reason: Corruption) -> LogCut:
-        parsed = (LogName.parse(name) for name in self._directory.names())
-        files = sorted((file for file in parsed if file), key=lambda file: (file.first_seq, file.ordinal))
+        files = log_files(self._directory)
         begun = [number for number, file in enumerate(files) if file.first_seq <= flushed_seq + 1]
         first = begun[-1] if begun else 0
         removed = [file.name for file in files[:first] if not self._sound(file)]
@@ -176,8 +176,7 @@ class _Salvage:
 
     def _strict_header(self, file: LogName) -> LogHeader:
         with self._directory.open_reader(file.name) as reader:
-            data = reader.pread(min(HEADER_BYTES, reader.size_bytes), 0)
-            return LogHeader.decode(data, str(reader.path), file.name)
+            return read_header(reader, file.name)
 
     def _header(self, reader: FileReader, file: LogName, following: LogName | None) -> tuple[LogHeader | None, bool]:
         """The header of a file, and whether it is whole: a damaged one is made up for where a record proves it."""

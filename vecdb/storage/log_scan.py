@@ -176,3 +176,16 @@ class LogScan:
 
     def _damage(self, offset: int, what: str) -> Corruption:
         return Corruption(f"{self._path} at offset {offset} {what}", field=self._path, value=offset)
+
+
+def read_header(reader: FileReader, name: str) -> LogHeader:
+    """The header of a log file that is called ``name``, or was when it was written.
+
+    Raises
+    ------
+    Corruption
+        It is damaged, too short, or that of another file.
+    FailedPrecondition
+        It is of a later format.
+    """
+    return LogHeader.decode(reader.pread(min(HEADER_BYTES, reader.size_bytes), 0), str(reader.path), name)

@@ -14,7 +14,7 @@ from typing import Final
 from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.storage.checksum import checksum64
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import DATA_NAME, Fingerprint, file_digest
+from vecdb.storage.environment import Fingerprint, present_digest
 
 _MAGIC: Final = b"VECDBMIR"
 _VERSION: Final = 1
@@ -98,8 +98,7 @@ def settled_mirror(directory: MmapDirectory, name: str) -> Mirror | None:
         mirror = read_mirror(directory, name)
         if mirror is None:
             return None
-        with directory.open_reader(DATA_NAME) as reader:
-            if file_digest(reader) == mirror.fingerprint.digest:
-                return mirror
+        if present_digest(directory) == mirror.fingerprint.digest:
+            return mirror
         time.sleep(_SETTLING_S)
     return mirror

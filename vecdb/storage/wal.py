@@ -7,19 +7,14 @@ closed log ends in a file that is only such a header. Format: ``docs/formats/log
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, VecdbError
+from vecdb.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, VecdbError
 from vecdb.storage.checksum import random_id
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.file_reader import FileReader
 from vecdb.storage.io import Buffer, DiskFull, translated
 from vecdb.storage.log_file import LogFile
 from vecdb.storage.log_format import (
@@ -27,12 +22,10 @@ from vecdb.storage.log_format import (
     PAYLOAD_BYTES_MAX,
     RECORD_HEADER_BYTES,
     LogHeader,
-    LogName,
     Predecessor,
-    decode_record_header,
     padded,
 )
-from vecdb.storage.log_scan import LogScan
+from vecdb.storage.log_reader import FoundLog, LogReader, LogRecovery, SealedFile
 
 Payload: TypeAlias = Buffer | Sequence[Buffer]
 
@@ -40,48 +33,6 @@ FILE_BYTES_FIRST: Final = 1 << 20
 FILE_BYTES_MAX: Final = 64 << 20
 FILE_BYTES_SCARCE: Final = 64 << 10
 """Size of a file made when the disk has no room for a larger one."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecovery:
-    """What a replay found.
-
-    Attributes
-    ----------
-    records
-        Number of records it gave.
-    last_seq
-        The last seq in the log, or the seq that was asked for where the log has nothing after it.
-    dropped_bytes
-        Length of the torn tail that was dropped; 0 where there was none.
-    file, offset
-        Where it was, or None.
-    """
-
-    records: int
-    last_seq: int
-    dropped_bytes: int
-    file: str | None
-    offset: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """A file that is not written any more."""
-
-    name: str
-    last_seq: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Position:
-    """How far a replay came, from where the next one goes on."""
-
-    name: str
-    offset: int
-    last_seq: int
-    closed: bool
 
 
 class Log:
@@ -108,12 +59,10 @@ class Log:
         self._directory = directory
         self._file_bytes_next = file_bytes_first
         self._file_bytes_max = file_bytes_max
+        self._reader = LogReader(directory)
         self._recovery: LogRecovery | None = None
-        self._position: _Position | None = None
-        self._failed_sync: tuple[int, int] | None = None
-        self._unproven = 0
         self._active: LogFile | None = None
-        self._sealed: list[_Sealed] = []
+        self._sealed: list[SealedFile] = []
         self._predecessor = Predecessor(0, 0)
         self._ordinal = 0
         self._last_seq = 0
@@ -169,85 +118,7 @@ class Log:
         """
         if self._active is not None or self._closed:
             raise FailedPrecondition(f"{self._directory.path} was written to, or closed", field=self._place)
-        files = self._files()
-        resumed = self._resumable(files, after_seq)
-        first = files.index(resumed) if resumed else self._first_needed(files, after_seq)
-        if not resumed:
-            self._unproven = 0
-        headers = [self._header(file) for file in files[first:]]
-        count, dropped_bytes = 0, 0
-        scan: LogScan | None = None
-        sealed = [
-            _Sealed(file.name, following.first_seq - 1, 0) for file, following in itertools.pairwise(files[: first + 1])
-        ]
-        for number, header in enumerate(headers):
-            following = headers[number + 1] if number + 1 < len(headers) else None
-            with self._reader(header.name) as reader:
-                position = self._position if resumed and number == 0 else None
-                scan = _scan_from(reader, header, position)
-                recovering = following is None and not self._directory.read_only
-                if recovering and reader.size_bytes == header.allocated_bytes > HEADER_BYTES:
-                    reader.forget_cached()
-                valid_end = self._valid_end(header, following)
-                for seq, payload in self._records(reader, scan, valid_end):
-                    if seq > after_seq:
-                        count += 1
-                        yield seq, payload
-                if recovering and not scan.closed and scan.offset > HEADER_BYTES:
-                    # Whoever wrote it was killed, perhaps before a sync; from here on its records count as durable.
-                    reader.sync()
-            if following is not None and scan.last_seq + 1 != following.first_seq:
-                raise self._missing(scan.last_seq + 1, following.first_seq - 1, following.name)
-            sealed.append(_Sealed(header.name, scan.last_seq, scan.offset))
-            dropped_bytes = scan.dropped_bytes
-        self._finish_replay(scan, sealed, LogRecovery(count, after_seq, dropped_bytes, None, None))
-
-    def _records(self, reader: FileReader, scan: LogScan, valid_end: int | None) -> Iterator[tuple[int, bytes]]:
-        """The records of one file; to a reader only durable ones, whether their writer has synced them or not.
-
-        A file with a successor is durable up to its valid end, and every record up to the ``synced_before`` of a later
-        one. For the others, which are those of the last group, this process asks the system.
-        """
-        if not self._directory.read_only or valid_end is not None:
-            self._unproven = 0
-            yield from scan.records(valid_end, live=self._directory.read_only)
-            return
-        self._require_unproven(reader, scan)
-        waiting: deque[tuple[int, int, tuple[int, bytes]]] = deque()
-        begin = scan.offset
-        for record in scan.records(None, live=True):
-            waiting.append((begin, scan.offset, record))
-            begin = scan.offset
-            if scan.synced_before > self._unproven:
-                self._unproven = 0
-            while waiting and waiting[0][1] <= scan.synced_before:
-                yield waiting.popleft()[2]
-        if waiting:
-            self._make_durable(reader)
-            self._unproven = self._unproven or waiting[0][0]
-        for _begin, _end, record in waiting:
-            yield record
-
-    def _require_unproven(self, reader: FileReader, scan: LogScan) -> None:
-        """See to it that the last records given are still there: a group that had no space left is taken back."""
-        if self._unproven:
-            found = reader.pread(RECORD_HEADER_BYTES, self._unproven)
-            if decode_record_header(found, scan.header.file_id, self._unproven) is None:
-                raise Corruption(
-                    f"{reader.path} has no record at offset {self._unproven} any more",
-                    field=str(reader.path),
-                    value=self._unproven,
-                )
-
-    def _make_durable(self, reader: FileReader) -> None:
-        """Sync a file that another process writes; once that failed, a later success would prove nothing."""
-        if reader.identity == self._failed_sync:
-            raise Unavailable(f"the last records of {reader.path} could not be made durable", field=str(reader.path))
-        try:
-            reader.sync()
-        except VecdbError:
-            self._failed_sync = reader.identity
-            raise
+        self._go_on_from((yield from self._reader.replay(after_seq)))
 
     def append(self, records: Sequence[tuple[int, Payload]]) -> None:
         """Append a group of records by one write. They are durable after ``sync``.
@@ -339,20 +210,7 @@ class Log:
         Corruption
             As ``replay`` does, for damage anywhere.
         """
-        count = 0
-        headers = [self._header(file) for file in self._files()]
-        for number, header in enumerate(headers):
-            following = headers[number + 1] if number + 1 < len(headers) else None
-            needed = following is not None and following.first_seq > flushed_seq + 1
-            adjacent = following is not None and following.ordinal == header.ordinal + 1
-            with self._reader(header.name) as reader:
-                scan = LogScan(reader, header)
-                valid_end = self._valid_end(header, following) if needed or adjacent else None
-                # The log may be in use, by this process or another.
-                count += sum(1 for _ in scan.records(valid_end, live=True))
-            if following is not None and needed and scan.last_seq + 1 != following.first_seq:
-                raise self._missing(scan.last_seq + 1, following.first_seq - 1, following.name)
-        return count
+        return self._reader.check(flushed_seq)
 
     def close(self) -> None:
         """End the log so that no byte of it can change or go unnoticed; nothing is written if nothing was appended.
@@ -385,73 +243,16 @@ class Log:
     def _place(self) -> str:
         return str(self._directory.path)
 
-    def _files(self) -> list[LogName]:
-        """The files, in the order of the log."""
-        parsed = (LogName.parse(name) for name in self._directory.names())
-        return sorted((file for file in parsed if file), key=lambda file: (file.first_seq, file.ordinal))
-
-    def _first_needed(self, files: list[LogName], after_seq: int) -> int:
-        """Index of the file that the first record above ``after_seq`` is or would be in."""
-        candidates = [number for number, file in enumerate(files) if file.first_seq <= after_seq + 1]
-        if files and not candidates:
-            raise self._missing(after_seq + 1, files[0].first_seq - 1, files[0].name)
-        return candidates[-1] if candidates else 0
-
-    def _resumable(self, files: list[LogName], after_seq: int) -> LogName | None:
-        """The file in which a replay for reading goes on where the last one ended."""
-        position = self._position
-        if position is None or position.last_seq != after_seq:
-            return None
-        return next((file for file in files if file.name == position.name), None)
-
-    def _header(self, file: LogName) -> LogHeader:
-        with self._reader(file.name) as reader:
-            data = reader.pread(min(HEADER_BYTES, reader.size_bytes), 0)
-            return LogHeader.decode(data, str(reader.path), file.name)
-
-    @contextlib.contextmanager
-    def _reader(self, name: str) -> Iterator[FileReader]:
-        try:
-            reader = self._directory.open_reader(name)
-        except Corruption as error:
-            if self._directory.read_only and not self._directory.exists(name):
-                raise Unavailable(f"the log file {name} was trimmed meanwhile", field=error.field) from error
-            raise
-        with reader:
-            yield reader
-
-    def _valid_end(self, header: LogHeader, following: LogHeader | None) -> int | None:
-        """Where the records of a file end, as the file after it says."""
-        if following is None:
-            return None
-        if following.ordinal != header.ordinal + 1 or following.predecessor.file_id != header.file_id:
-            path = str(self._directory.path_of(following.name))
-            raise Corruption(f"{path} does not follow {header.name}: a log file is missing or another", field=path)
-        return following.predecessor.valid_end
-
-    def _missing(self, first: int, last: int, found: str) -> VecdbError:
-        message = f"{self._place} lacks the records {first} to {last}: its next file is {found}"
-        if self._directory.read_only:
-            return Unavailable(message, field=self._place, value=first)
-        return Corruption(message, field=self._place, value=first)
-
-    def _finish_replay(self, scan: LogScan | None, sealed: list[_Sealed], found: LogRecovery) -> None:
-        self._sealed = sealed
-        self._last_seq = self._durable_seq = max(found.last_seq, scan.last_seq if scan else 0)
-        torn = scan is not None and found.dropped_bytes > 0
-        self._recovery = LogRecovery(
-            found.records,
-            self._last_seq,
-            found.dropped_bytes,
-            str(self._directory.path_of(scan.header.name)) if scan and torn else None,
-            scan.offset if scan and torn else None,
-        )
-        if scan is not None:
-            self._predecessor = Predecessor(scan.header.file_id, scan.offset)
-            self._ordinal = scan.header.ordinal
-            self._position = _Position(scan.header.name, scan.offset, scan.last_seq, scan.closed)
+    def _go_on_from(self, found: FoundLog) -> None:
+        self._recovery = found.recovery
+        self._sealed = list(found.sealed)
+        self._last_seq = self._durable_seq = found.recovery.last_seq
+        end = found.end
+        if end is not None:
+            self._predecessor = Predecessor(end.header.file_id, end.offset)
+            self._ordinal = end.header.ordinal
             # A log that was not closed is ended by the next close, also if nothing is appended until then.
-            self._unsealed = not scan.closed and scan.offset > HEADER_BYTES
+            self._unsealed = not end.closed and end.offset > HEADER_BYTES
 
     def _require_owner(self) -> None:
         if os.getpid() != self._pid:
@@ -523,7 +324,7 @@ class Log:
         self._durable_seq = self._last_seq
         self._predecessor = Predecessor(file.header.file_id, file.end)
         self._unsealed = True
-        self._sealed.append(_Sealed(file.header.name, self._last_seq, file.end))
+        self._sealed.append(SealedFile(file.header.name, self._last_seq, file.end))
         file.close()
 
     def _sync(self, file: LogFile) -> None:
@@ -552,11 +353,3 @@ def _buffers(payload: Payload) -> list[Buffer]:
     if isinstance(payload, bytes | bytearray | memoryview):
         return [payload]
     return list(payload)
-
-
-def _scan_from(reader: FileReader, header: LogHeader, position: _Position | None) -> LogScan:
-    if position is None:
-        return LogScan(reader, header)
-    scan = LogScan(reader, header, offset=position.offset, last_seq=position.last_seq)
-    scan.closed = position.closed
-    return scan

@@ -12,14 +12,13 @@ from vecdb.engine.catalogue import (
     write_catalogue,
 )
 from vecdb.engine.quarantine import Quarantine
+from vecdb.engine.repair.metadata import REBUILT_GENERATIONS
 from vecdb.engine.repair.report import Action
 from vecdb.errors import Corruption, NotFound
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
-from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore
+from vecdb.storage.environment import DATA_NAME, Fingerprint
+from vecdb.storage.lmdb_store import LmdbStore
 from vecdb.storage.mirror import read_mirror
-
-REBUILT_GENERATIONS = 1 << 20
 
 
 class CatalogueRepair:

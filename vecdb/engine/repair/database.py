@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self, TypeAlias
 
-from vecdb.engine.database import CATALOGUE, COLLECTIONS, choose_kernels
+from vecdb.engine.database import choose_kernels
 from vecdb.engine.marker import MARKER, read_marker, write_marker
 from vecdb.engine.quarantine import Quarantine
 from vecdb.engine.repair.catalogue import CatalogueRepair
 from vecdb.engine.repair.collection import CollectionRepair
 from vecdb.engine.repair.report import Action, Loss, RepairReport
+from vecdb.engine.root import CATALOGUE, COLLECTIONS
 from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem

@@ -1,4 +1,7 @@
-"""What is known of a damaged collection: its manifest and live rows, from the environment or else from the mirror."""
+"""The metadata of a damaged collection: what is known of it, from the environment or its mirror, and putting it back.
+
+What is put back is one commit, which names the files from before or the new ones, whatever interrupts it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,25 @@ from google.protobuf.message import DecodeError
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.log_record import AppliedRequest
-from vecdb.engine.manifest import LIVE_PREFIX, MANIFEST_KEY, REQUEST_PREFIX, Manifest, read_live_rows
+from vecdb.engine.manifest import (
+    LIVE_PREFIX,
+    MANIFEST_KEY,
+    REQUEST_PREFIX,
+    Manifest,
+    changed_live_chunks,
+    live_keys,
+    read_live_rows,
+    request_key,
+)
 from vecdb.engine.state import MIRROR
 from vecdb.errors import Corruption, NotFound
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import Fingerprint
-from vecdb.storage.lmdb_store import DATA_NAME, LmdbStore
-from vecdb.storage.mirror import Mirror, read_mirror
+from vecdb.storage.environment import DATA_NAME, Fingerprint
+from vecdb.storage.lmdb_store import LmdbStore, write_environment
+from vecdb.storage.mirror import Mirror, read_mirror, write_mirror
+
+REBUILT_GENERATIONS = 1 << 20
+"""A rebuilt environment is so many generations ahead, so that no copy from before the repair passes for a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,37 @@ def find_metadata(directory: MmapDirectory, collection_id: str) -> Metadata:
     return Metadata(manifest, None, (), fingerprint, data_lost, mirror_lost)
 
 
+def commit_metadata(
+    directory: MmapDirectory,
+    metadata: Metadata,
+    after: Manifest,
+    live: Mapping[int, LiveRows],
+    requests: Sequence[AppliedRequest],
+    kept: MmapDirectory,
+) -> None:
+    """Make ``after`` the collection's manifest.
+
+    Parameters
+    ----------
+    directory
+        Of the collection.
+    metadata
+        What was found there.
+    after
+        The manifest from now on.
+    live
+        The live rows of its segments.
+    requests
+        What a new environment is to hold where the present one is of no use.
+    kept
+        The quarantine for what is replaced.
+    """
+    if metadata.data_lost:
+        _write_environment(directory, metadata, after, live, requests, kept)
+    else:
+        _change_environment(directory, metadata, after, live, kept)
+
+
 def _read_mirror(directory: MmapDirectory, collection_id: str) -> tuple[Mirror | None, str]:
     """The mirror, or why it is of no use."""
     where = str(directory.path_of(MIRROR))
@@ -100,3 +146,49 @@ def _manifest(encoded: bytes, collection_id: str, where: str) -> Manifest:
     if manifest.collection_id != collection_id:
         raise Corruption(f"{where} belongs to collection {manifest.collection_id}", field=where)
     return manifest
+
+
+def _write_environment(
+    directory: MmapDirectory,
+    metadata: Metadata,
+    after: Manifest,
+    live: Mapping[int, LiveRows],
+    requests: Sequence[AppliedRequest],
+    kept: MmapDirectory,
+) -> None:
+    """Put a new environment in the place of one that is of no use."""
+    assert metadata.fingerprint is not None
+    encoded = after.encode()
+    values = {MANIFEST_KEY: encoded}
+    for number, rows in live.items():
+        values.update(changed_live_chunks(number, None, rows))
+    for request in requests:
+        values[request_key(request.seq)] = request.encode()
+    directory.move(DATA_NAME, kept)
+    fingerprint = write_environment(
+        directory,
+        values,
+        environment_id=metadata.fingerprint.environment_id,
+        generation=metadata.fingerprint.generation + REBUILT_GENERATIONS,
+    )
+    write_mirror(directory, MIRROR, encoded, fingerprint)
+
+
+def _change_environment(
+    directory: MmapDirectory, metadata: Metadata, after: Manifest, live: Mapping[int, LiveRows], kept: MmapDirectory
+) -> None:
+    """Commit to an environment that is whole."""
+    if metadata.mirror_lost:
+        directory.move(MIRROR, kept)
+    encoded = after.encode()
+    store = LmdbStore.open(directory, expected=metadata.fingerprint)
+    try:
+        if after != metadata.manifest:
+            puts = {MANIFEST_KEY: encoded}
+            gone = [key for each in metadata.manifest.segments for key in live_keys(each)]
+            for number, rows in live.items():
+                puts.update(changed_live_chunks(number, None, rows))
+            store.commit(puts, gone)
+        write_mirror(directory, MIRROR, encoded, store.fingerprint())
+    finally:
+        store.close()

@@ -12,13 +12,13 @@ from vecdb.engine.liveness import History
 from vecdb.errors import Corruption
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
-from vecdb.segment.ids import Packed, hash_keys
+from vecdb.segment.ids import Packed, hash_keys, id_of
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.array_file import ArrayFile
 from vecdb.storage.array_salvage import Remains, Shapes, body_bytes_of, salvage
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, BoolArray, F32Array, I64Array, Metric, U64Array
+from vecdb.types import AnyArray, BoolArray, F32Array, I64Array, Metric, PointId, U64Array
 
 _PAGE = 4096
 
@@ -105,6 +105,11 @@ class SegmentRemains:
     def rows_damaged(self) -> bool:
         """Whether anything but codes, graph and journal is damaged."""
         return any(role not in (Role.CODES, Role.GRAPH, Role.JOURNAL) for role, _ in self.damaged)
+
+    def ids_of(self, rows: BoolArray) -> tuple[tuple[PointId, ...], int]:
+        """The ids of these rows, (rows,) bool, and how many of them cannot be read."""
+        readable = np.flatnonzero(rows & self.key_whole).tolist()
+        return tuple(id_of(self.key_at(row)) for row in readable), int(rows.sum()) - len(readable)
 
     def key_at(self, row: int) -> bytes:
         """The encoded id of a row of ``key_whole``."""

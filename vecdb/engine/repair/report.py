@@ -52,6 +52,38 @@ class Loss:
     ids: tuple[PointId, ...] = ()
 
 
+class Findings:
+    """What is found about one collection, in the order in which it is found.
+
+    Attributes
+    ----------
+    collection
+        Its name, as far as that is known yet.
+    place
+        Its directory, below the database's.
+    """
+
+    def __init__(self, collection: str, place: str) -> None:
+        self.collection = collection
+        self.place = place
+        self.actions: list[Action] = []
+        self.losses: list[Loss] = []
+
+    def tell(self, file: str, reason: str, remedy: str) -> None:
+        """What is done about a file; with no name, about the directory as a whole."""
+        self.actions.append(Action(f"{self.place}/{file}" if file else self.place, reason, remedy))
+
+    def lose(self, kind: str, message: str, count: int = 0, ids: tuple[PointId, ...] = ()) -> None:
+        """What cannot be brought back; parameters as the attributes of ``Loss``."""
+        self.losses.append(Loss(self.collection, kind, message, count, ids))
+
+    def lose_points(self, kind: str, of: str, ids: tuple[PointId, ...], unreadable: int) -> None:
+        """Points that cannot be brought back: those of these ids, and some whose ids cannot be read."""
+        count = len(ids) + unreadable
+        unnamed = f"; the ids of {unreadable} of them cannot be read" if unreadable else ""
+        self.lose(kind, f"{count} points of {of}{unnamed}", count, ids)
+
+
 @dataclass(frozen=True, slots=True)
 class RepairReport:
     """The plan of a repair.

@@ -17,7 +17,7 @@ from vecdb.segment.journal import Deletes, journal_arrays
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.writer import SegmentWriter
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, I64Array, SegmentId, U64Array
+from vecdb.types import AnyArray, BoolArray, I64Array, SegmentId, U64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,13 @@ class Rewrite:
     def rows(self) -> int:
         """Rows of the segment as it will be."""
         return int(self.kept.shape[0])
+
+    @property
+    def lost(self) -> BoolArray:
+        """(old rows,) bool: the rows that are not kept."""
+        lost = np.ones(self.remains.rows, np.bool_)
+        lost[self.kept] = False
+        return lost
 
     def live(self, old: LiveRows) -> LiveRows:
         """The same set of rows by their new numbers."""

@@ -1,4 +1,4 @@
-"""Reading an LMDB environment through in a child process, which a damaged file may kill without harm.
+"""The check of an LMDB file that may be damaged: a child process, which the file may kill, reads every value of it.
 
 The child is ``python -m vecdb.storage.lmdb_store PATH``; it reports one line of JSON on its standard output.
 """
@@ -15,12 +15,34 @@ from typing import Final
 
 from vecdb.errors import Corruption, FailedPrecondition, Unavailable
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import DATA_NAME, Root
+from vecdb.storage.environment import (
+    DATA_NAME,
+    Fingerprint,
+    Root,
+    consistent_copy,
+)
 from vecdb.storage.io import translating
 
 _MODULE: Final = "vecdb.storage.lmdb_store"
 _CHILD_SECONDS_MIN: Final = 60
 _CHILD_BYTES_PER_SECOND: Final = 20 << 20
+
+
+def check_environment(directory: MmapDirectory, expected: Fingerprint | None = None) -> int:
+    """Have a child process read the present state of an environment through; the number of values.
+
+    Raises
+    ------
+    Corruption
+        The file is missing, damaged, older than expected, or of another environment.
+    FailedPrecondition
+        It was written in a later format.
+    """
+    path = directory.path_of(DATA_NAME)
+    root = verified_root_of_copy(directory, consistent_copy(directory))
+    if expected is not None:
+        root.require_at_least(expected, str(path))
+    return root.count
 
 
 def verified_root_of_copy(directory: MmapDirectory, data: bytes) -> Root:
