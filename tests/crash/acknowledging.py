@@ -1,7 +1,8 @@
 """Processes that acknowledge rows until they are killed: programs that embed the engine, and a server.
 
 ``python -m tests.crash.acknowledging KIND PATH [SURVIVORS]``. ``embedded`` writes ``ACK seq`` for each row and waits;
-``once`` ends after it; ``served`` serves and says where.
+``once`` ends after it; ``served`` serves and says where. ``refused`` goes on after rows that are refused, says which
+(``ACK seq row``, ``REFUSED row``, ``UNKNOWN row``), and ends.
 With SURVIVORS the file system forgets: at SIGUSR1 the power is lost, and what is left of it is written to
 SURVIVORS/NAME for each of ``LEFT``.
 """
@@ -12,6 +13,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +24,7 @@ from tests.storage.forgetful import NAMES
 from vecdb.api import Collection, Database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
+from vecdb.errors import ResourceExhausted, Unavailable
 from vecdb.storage.io import FileSystem
 from vecdb.types import F32Array
 
@@ -72,6 +75,24 @@ def _embedded(database: EmbeddedDatabase) -> None:
         print(f"ACK {write(collection, number)}", flush=True)
 
 
+def _refused(path: str) -> None:
+    with (
+        suppress(ResourceExhausted, Unavailable),
+        EmbeddedDatabase.open(path, options=OPTIONS) as database,
+    ):
+        collection = database.create_collection(NAME, dim=DIM)
+        for number in range(ROWS):
+            try:
+                print(f"ACK {write(collection, number)} {number}", flush=True)
+            except ResourceExhausted:
+                print(f"REFUSED {number}", flush=True)
+            except Unavailable:
+                print(f"UNKNOWN {number}", flush=True)
+                raise
+        collection.flush()
+    print("END", flush=True)
+
+
 async def _serve(database: EmbeddedDatabase) -> None:
     from vecdb.service import Server, ServerOptions
 
@@ -81,6 +102,9 @@ async def _serve(database: EmbeddedDatabase) -> None:
 
 
 def main(kind: str, path: str, survivors: str = "") -> None:
+    if kind == "refused":
+        _refused(path)
+        return
     file_system = _forgetful(Path(path), Path(survivors)) if survivors else FileSystem()
     with EmbeddedDatabase.open(path, options=OPTIONS, file_system=file_system) as database:
         if kind != "served":

@@ -141,6 +141,18 @@ def trim_before_mirror() -> None:
     _put(CollectionState, commit=commit)
 
 
+def unlink_before_commit() -> None:
+    """Remove the files of merged segments while the metadata still names them."""
+
+    def commit(self: CollectionState, change: Any, *rest: Any) -> Any:
+        for name in self.manifest.file_names() - change(self.manifest).file_names():
+            self.directory.unlink(name)
+        return real(self, change, *rest)
+
+    real = CollectionState.commit
+    _put(CollectionState, commit=commit)
+
+
 def _commit_without(prefix: bytes) -> Callable[[], None]:
     def apply() -> None:
         real = lmdb_store.LmdbStore.commit
@@ -251,6 +263,11 @@ MUTANTS = (
     Mutant("commits before names are durable", apply=commit_before_names, lose_on="fsync of a collection's mirror"),
     Mutant(
         "trims the log before the commit", apply=trim_before_commit, lose_on="committing of a collection's environment"
+    ),
+    Mutant(
+        "unlinks the files of a merge before the commit",
+        apply=unlink_before_commit,
+        lose_on="unlink of segments",
     ),
     Mutant("trims the log before the mirror", apply=trim_before_mirror, lose_on="fsync of a collection's mirror"),
     Mutant("commits no live rows", KILL, apply=_commit_without(LIVE_PREFIX)),

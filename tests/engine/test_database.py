@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,20 @@ import numpy as np
 import pytest
 
 from tests.engine.conftest import DIM, SMALL
+from tests.storage.faults import WRITE_CALLS, FailingFileSystem
 from vecdb.engine.check import CheckReport, check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
-from vecdb.errors import AlreadyExists, Cancelled, Corruption, FailedPrecondition, InvalidArgument, NotFound
+from vecdb.errors import (
+    AlreadyExists,
+    Cancelled,
+    Corruption,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from vecdb.schema import CollectionSchema, IndexKind, IndexSpec, VectorField
 from vecdb.storage.io import FileSystem
 from vecdb.types import Metric
@@ -199,6 +210,24 @@ class FullAtMirrors(FileSystem):
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         super().rename(source, target)
+
+
+def opened(path: Path, file_system: FileSystem | None = None) -> EmbeddedDatabase:
+    return EmbeddedDatabase.open(path, options=replace(SMALL, kernels="reference"), file_system=file_system)
+
+
+def test_a_database_that_could_not_be_made_whole_is_made_the_next_time(tmp_path: Path):
+    """No space, at each call of the making: it fails, or what it made opens again though nothing was added."""
+    for n in range(1, 200):
+        path = tmp_path / str(n)
+        file_system = FailingFileSystem(errno.ENOSPC, n, calls=[call for call in WRITE_CALLS if call != "committed"])
+        with suppress(ResourceExhausted, Unavailable), opened(path, file_system):
+            pass
+        with opened(path) as database:
+            assert not database.collections()
+        if file_system.total < n:
+            return
+    pytest.fail("the calls never came to an end")
 
 
 def test_one_damaged_segment_leaves_the_others_readable(open_database, tmp_path: Path, vectors):

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,6 +167,32 @@ def test_a_flush_that_fails_loses_nothing_and_is_tried_again(open_database, vect
     stats = collection.stats()
     assert (stats.memtable_rows, stats.points) == (0, written)
     assert stats.events["flush_failed"] >= 1
+
+
+class PatientCondition(threading.Condition):
+    """Whoever waits in it has to be woken."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert super().wait(None if timeout is None else 20.0), "nobody said that there was something new"
+        return True
+
+
+def test_a_write_that_is_refused_waits_for_one_flush_that_fails_and_no_longer(open_database, vectors, monkeypatch):
+    monkeypatch.setattr("vecdb.engine.writer.threading", SimpleNamespace(Condition=PatientCondition))
+    file_system = FullAtFiles()
+    collection = open_database(SMALL, file_system).create_collection("c", DIM)
+    file_system.full = True
+    refused = 0
+    for start in range(0, 1000, 20):
+        try:
+            collection.upsert(range(start, start + 20), vectors[start : start + 20])
+        except ResourceExhausted:
+            refused += 1
+    assert refused > 10
+    # One that was scheduled with the memtable, and one for each write that was refused.
+    assert collection.stats().events["flush_failed"] <= refused + 3
+    file_system.full = False
+    collection.upsert([5000], vectors[:1])
 
 
 def test_a_mistake_in_one_write_fails_only_that_write(open_database, vectors):

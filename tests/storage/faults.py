@@ -88,17 +88,24 @@ class KillingFileSystem(CountingFileSystem):
 
 
 class FailingFileSystem(CountingFileSystem):
-    """Raises ``OSError(number)`` instead of the n-th call among ``calls``, and of the ``times - 1`` after it.
+    """Raises ``OSError(number)`` instead of the n-th call among ``calls``, ``times`` times at every ``every``-th call.
 
     With ``partial`` a failing write is carried out by half first.
     """
 
     def __init__(
-        self, number: int, n: int = 1, *, calls: Sequence[str] = WRITE_CALLS, times: int = 1, partial: bool = False
+        self,
+        number: int,
+        n: int = 1,
+        *,
+        calls: Sequence[str] = WRITE_CALLS,
+        times: int = 1,
+        every: int = 1,
+        partial: bool = False,
     ) -> None:
         super().__init__()
         self._number = number
-        self._failing = range(n, n + times)
+        self._failing = range(n, n + times * every, every)
         self._names = frozenset(calls)
         self._partial = partial
         self._seen = 0

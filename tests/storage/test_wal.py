@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.storage.faults import CountingFileSystem, FailingFileSystem, ShortFileSystem
-from tests.storage.logs import Records, filled, last_file, opened, payload, some
+from tests.storage.logs import Records, filled, last_file, offsets, opened, payload, some
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.io import FileSystem
+from vecdb.storage.io import DiskFull, FileSystem
+from vecdb.storage.log_format import HEADER_BYTES, RECORD_HEADER_BYTES
 from vecdb.storage.wal import Log
 
 
@@ -207,6 +208,39 @@ def test_a_full_disk_fails_the_append_and_nothing_else(tmp_path: Path, partial: 
         if not failures:
             return
     pytest.fail("the calls never came to an end")
+
+
+def test_appends_that_are_refused_take_no_disk_for_good(tmp_path: Path) -> None:
+    """Each is refused after its file was made: what that had allocated is given back."""
+    fs = FailingFileSystem(errno.ENOSPC, 6, calls=("write",), times=50, every=3, partial=True)
+    log, _ = opened(tmp_path, fs=fs)
+    expected: Records = []
+    for _ in range(4):
+        log.append(some(len(expected) + 1, len(expected) + 1))
+        log.sync()
+        expected = some(1, len(expected) + 1)
+    for _ in range(50):
+        with pytest.raises(DiskFull):
+            log.append(some(5, 9))
+    used = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert used <= offsets([50] * 4)[-1] + RECORD_HEADER_BYTES + 50 * (HEADER_BYTES + RECORD_HEADER_BYTES)
+    assert opened(tmp_path)[1] == expected
+    log.append(some(5, 9))
+    log.close()
+    assert opened(tmp_path)[1] == some(1, 9)
+    assert opened(tmp_path)[0].check(0) == 9
+
+
+@pytest.mark.parametrize("times", [1, 10**6])
+def test_a_file_whose_spare_disk_cannot_be_given_back_is_ended_all_the_same(tmp_path: Path, times: int) -> None:
+    log, _ = opened(tmp_path, fs=FailingFileSystem(errno.ENOSPC, calls=("truncate",), times=times))
+    for first in (1, 4):
+        log.append(some(first, first + 2))
+        log.rotate()
+    log.append(some(7, 9))
+    log.close()
+    assert opened(tmp_path)[1] == some(1, 9)
+    assert opened(tmp_path)[0].check(0) == 9
 
 
 def refuses_everything(log: Log) -> None:

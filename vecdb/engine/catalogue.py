@@ -68,8 +68,11 @@ class Catalogue:
         store = LmdbStore.open(directory, expected=None if mirror is None else mirror.fingerprint)
         try:
             catalogue = cls(directory, store, entries_of(store, where))
-            if not directory.read_only and (mirror is None or store.fingerprint() != mirror.fingerprint):
+            if mirror is None:
+                # A catalogue without one is not opened again, so a new database is none before it is there.
                 catalogue._write_mirror()
+            elif not directory.read_only and store.fingerprint() != mirror.fingerprint:
+                catalogue._follow()
         except BaseException:
             store.close()
             raise
@@ -85,7 +88,7 @@ class Catalogue:
         entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000 if created_us is None else created_us)
         self._store.commit({_key(collection_id): _encode(entry)})
         self._entries = {**self._entries, name: entry}
-        self._write_mirror()
+        self._follow()
         return entry
 
     def remove(self, name: str) -> None:
@@ -93,17 +96,20 @@ class Catalogue:
         entry = self._entries[name]
         self._store.commit({}, [_key(entry.collection_id)])
         self._entries = {other: each for other, each in self._entries.items() if other != name}
-        self._write_mirror()
+        self._follow()
 
     def close(self) -> None:
         """Release the environment."""
         self._store.close()
 
     def _write_mirror(self) -> None:
-        """Write the mirror of a change that is durable already; a later change or open makes up for a failure."""
         payload = b"".join(value for _, value in self._store.items(_PREFIX))
+        write_mirror(self._directory, CATALOGUE_MIRROR, payload, self._store.fingerprint())
+
+    def _follow(self) -> None:
+        """Write the mirror of a change that is durable already; a later change or open makes up for a failure."""
         try:
-            write_mirror(self._directory, CATALOGUE_MIRROR, payload, self._store.fingerprint())
+            self._write_mirror()
         except VecdbError as error:
             logger.warning("catalogue_mirror_not_written error=%s", type(error).__name__)
 

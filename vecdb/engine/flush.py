@@ -43,12 +43,14 @@ class Flusher:
     def schedule(self) -> Future[None]:
         """Flush what is sealed, soon; done when that was tried. What becomes of it is in ``state.flush_failure``."""
         try:
-            return self._pool.submit(self._flush_in_background)
+            tried = self._pool.submit(self._flush_in_background)
         except ResourceExhausted as error:
             self._tell(error, self._state.view.memtables[0].memtable)
             failed: Future[None] = Future()
             failed.set_exception(error)
             return failed
+        tried.add_done_callback(lambda _: self._writer.wake())
+        return tried
 
     def _flush_in_background(self) -> None:
         try:

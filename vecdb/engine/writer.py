@@ -165,6 +165,11 @@ class Writer:
             self._running = False
             self._changed.notify_all()
 
+    def wake(self) -> None:
+        """Let a write that waits for room look again: a flush was tried."""
+        with self._changed:
+            self._changed.notify_all()
+
     def seal(self) -> Future[None]:
         """Close the memtable that is being filled, if it holds anything, so that it can be flushed."""
         return self.run(lambda: self._seal(0))
@@ -432,7 +437,8 @@ class Writer:
                     value=state.resources.memory.size_bytes,
                 )
             with self._changed:
-                if not self._tasks and not room():
+                failed = state.flush_failure is not None and (attempt is None or attempt.done())
+                if not failed and not self._tasks and not room():
                     state.events.count("writes_waited_for_flush")
                     self._changed.wait(timeout=0.1)
 

@@ -340,6 +340,9 @@ def _open_lmdb(path: Path, map_bytes: int, *, readonly: bool = False) -> lmdb.En
             mode=FILE_MODE,
         )
     except lmdb.Error as error:
+        failure = _write_failure(error, path)
+        if isinstance(failure, ResourceExhausted):
+            raise failure from error
         raise Corruption(f"{path} cannot be opened: {error}", field=str(path)) from error
 
 

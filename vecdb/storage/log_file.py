@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from vecdb.errors import Unavailable, VecdbError
 from vecdb.storage.directory import TEMPORARY_SUFFIX, MmapDirectory
-from vecdb.storage.io import Buffer, translated, translating, write_fully
+from vecdb.storage.io import Buffer, DiskFull, translated, translating, write_fully
 from vecdb.storage.log_format import (
     HEADER_BYTES,
     KIND_DATA,
@@ -124,23 +124,8 @@ class LogFile:
                 raise Unavailable(f"cannot sync {self._path}: {error.strerror}", field=str(self._path)) from error
             self.durable_end = self.end
 
-    def wipe_tail(self) -> None:
-        """Make durable that no record follows ``end``, after an ``append`` that failed.
-
-        With the first of its records wiped out, the others are a torn tail, and the next file will say that this one
-        ends before them.
-
-        Raises
-        ------
-        OSError
-            As the system does.
-        """
-        write_fully(self._fs, self._fd, [bytes(RECORD_HEADER_BYTES)], self.end)
-        self._fs.fdatasync(self._fd)
-        self.durable_end = self.end
-
     def append_end(self, last_seq: int) -> None:
-        """Write the end record.
+        """Write the end record, over the first record of an ``append`` that failed if there was one.
 
         Raises
         ------
@@ -152,7 +137,7 @@ class LogFile:
         self.end += RECORD_HEADER_BYTES
 
     def release_tail(self) -> None:
-        """Cut off what was allocated and not used.
+        """Cut off what was allocated and not used, unless the disk is too full even for that.
 
         Only behind an end record that is durable, for that is what a shorter file must end in.
 
@@ -162,7 +147,7 @@ class LogFile:
             The device failed.
         """
         assert self.durable_end == self.end
-        with translating(self._path, "write"):
+        with contextlib.suppress(DiskFull), translating(self._path, "write"):
             self._fs.truncate(self._fd, self.end)
 
     def close(self) -> None:

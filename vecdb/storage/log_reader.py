@@ -200,7 +200,8 @@ class LogReader:
         """See to it that the last records given are still there: a group that had no space left is taken back."""
         if self._unproven:
             found = reader.pread(RECORD_HEADER_BYTES, self._unproven)
-            if decode_record_header(found, scan.header.file_id, self._unproven) is None:
+            record = decode_record_header(found, scan.header.file_id, self._unproven)
+            if record is None or record.kind != KIND_DATA:
                 raise Corruption(
                     f"{reader.path} has no record at offset {self._unproven} any more",
                     field=str(reader.path),

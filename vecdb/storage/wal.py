@@ -307,12 +307,15 @@ class Log:
             return
         self.poisoned = True  # As in ``append``.
         try:
-            file.append_end(self._last_seq)
+            self._end(file)
         except OSError as error:
             failure = self._failed_write(file, error)
             if self.poisoned:
                 raise failure from error
-            return  # Durable, and the next file will say where it ends: it can do without an end record.
+
+    def _end(self, file: LogFile) -> None:
+        """The same, of a log that counts as poisoned until it is done."""
+        file.append_end(self._last_seq)
         self._sync(file)
         file.release_tail()
         self._let_go(file)
@@ -335,17 +338,15 @@ class Log:
             raise
 
     def _failed_write(self, file: LogFile, error: OSError) -> VecdbError:
-        """Make sure that no part of a group that failed comes back, or give the log up."""
+        """End the file before the group that failed, so that no part of it comes back, or give the log up."""
         failure = translated(error, self._directory.path_of(file.header.name), "write")
-        self.poisoned = not isinstance(failure, ResourceExhausted)
-        if not self.poisoned:
+        if isinstance(failure, ResourceExhausted):
             try:
-                file.wipe_tail()
-            except OSError:
-                self.poisoned = True
+                self._end(file)
+            except (OSError, VecdbError, MemoryError):
                 return Unavailable(f"{failure.message}, and part of it may be in the log", field=failure.field)
-            else:
-                self._let_go(file)
+            # What the next file takes may again be allocated and yet not to be had.
+            self._file_bytes_next = min(self._file_bytes_next, FILE_BYTES_SCARCE)
         return failure
 
 
