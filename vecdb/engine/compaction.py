@@ -332,6 +332,10 @@ class Compactor:
         state.merging = frozenset(group)
         try:
             rows_dropped = self._merge_marked(group)
+        except Unavailable as error:
+            # Whatever was being synced: what a device did not write once, it may not have written before.
+            state.stop_writing(error)
+            raise
         finally:
             state.merging = frozenset()
             self._on_merged()
