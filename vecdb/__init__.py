@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vecdb.client import connect_async as connect_async
     from vecdb.engine.opening import open as open
     from vecdb.engine.options import EngineOptions as EngineOptions
+    from vecdb.engine.pruning import prune_log_archive as prune_log_archive
     from vecdb.engine.restore import restore as restore
     from vecdb.engine.restore import verify_backup as verify_backup
     from vecdb.errors import VecdbError as VecdbError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vecdb.results import Hits as Hits
     from vecdb.results import Page as Page
     from vecdb.results import Point as Point
+    from vecdb.results import PruneReport as PruneReport
     from vecdb.results import RestoreReport as RestoreReport
     from vecdb.results import WriteResult as WriteResult
     from vecdb.schema import CollectionSchema as CollectionSchema
@@ -53,6 +55,7 @@ _HOMES = {
     "Metric": "vecdb.types",
     "Page": "vecdb.results",
     "Point": "vecdb.results",
+    "PruneReport": "vecdb.results",
     "RestoreReport": "vecdb.results",
     "VecdbError": "vecdb.errors",
     "VectorField": "vecdb.schema",
@@ -60,6 +63,7 @@ _HOMES = {
     "connect": "vecdb.client",
     "connect_async": "vecdb.client",
     "open": "vecdb.engine.opening",
+    "prune_log_archive": "vecdb.engine.pruning",
     "restore": "vecdb.engine.restore",
     "verify_backup": "vecdb.engine.restore",
 }

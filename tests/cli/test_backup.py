@@ -101,3 +101,36 @@ def test_a_restore_as_of_a_write_and_of_a_moment(vecdb_command, tmp_path: Path):
     for until, status in ((("--until-seq", 3), 1), (("--until-time", "yesterday"), 2), (("--collection", "docs"), 2)):
         assert vecdb_command("restore", tmp_path / "a.vbak", tmp_path / "r", *until, *chosen).status == status
     assert not (tmp_path / "r").exists()
+
+
+def test_a_log_archive_is_pruned(vecdb_command, tmp_path: Path):
+    archive, backup = tmp_path / "logs", tmp_path / "a.vbak"
+    with vecdb.open(tmp_path / "db", options=vecdb.EngineOptions(log_archive=archive)) as opened:
+        docs = opened.create_collection("docs", dim=2)
+        for number in range(3):
+            docs.upsert([number], [[1, number]])
+            docs.flush()
+        opened.backup(backup)
+        docs.upsert([3], [[1, 3]])
+        docs.flush()
+    prune = ["backup", "--prune-archive", archive, "--keep-since", backup]
+    files = sorted(archive.rglob("*.log"))
+    assert len(files) == 4
+    assert "3 log files" in vecdb_command(*prune, "--dry-run").out
+    assert sorted(archive.rglob("*.log")) == files
+    freed = sum(path.stat().st_size for path in files[:3])
+    told = vecdb_command(*prune, "--json").json
+    assert (told["dry_run"], told["files"], told["size_bytes"]) == (False, 3, freed)
+    assert sorted(archive.rglob("*.log")) == files[3:]
+    assert "0 log files" in vecdb_command(*prune).out
+    restored = vecdb_command("restore", backup, tmp_path / "r", "--log-archive", archive, "--json")
+    assert restored.json["collections"][0]["points"] == 4
+    for words, status, message in (
+        (["backup", "--prune-archive", archive], 2, "--keep-since"),
+        ([*prune, "more"], 2, "only"),
+        (["backup", tmp_path / "db", tmp_path / "b.vbak", "--dry-run"], 2, "--prune-archive"),
+        (["backup", "--prune-archive", tmp_path / "db", "--keep-since", backup], 1, "no log archive"),
+    ):
+        outcome = vecdb_command(*words)
+        assert outcome.status == status, outcome
+        assert message in outcome.err

@@ -101,6 +101,25 @@ def test_a_sync_that_fails_in_the_background_stops_the_writer(open_database, vec
     collection.upsert([60], vectors[:1])
 
 
+@pytest.mark.parametrize("verb", ["compact", "create_snapshot"])
+def test_a_sync_that_fails_in_a_merge_or_snapshot_stops_the_writer(open_database, vectors, verb):
+    file_system = FailingFileSystem(errno.EIO, n=10**9, calls=("fsync",))
+    collection = open_database(QUIET, file_system).create_collection("c", DIM)
+    for start in (0, 50):
+        collection.upsert(range(start, start + 50), vectors[start : start + 50])
+        collection.flush()
+    file_system._failing = range(file_system._seen + 1, file_system._seen + 2)
+    with pytest.raises(Unavailable):
+        collection.compact() if verb == "compact" else collection.create_snapshot("s")
+    syncs = file_system.calls["fsync"]
+    for write in (lambda: collection.upsert([60], vectors[:1]), lambda: collection.delete([1]), collection.compact):
+        with pytest.raises(Unavailable, match="reopen"):
+            write()
+    assert file_system.calls["fsync"] == syncs, "a sync was tried again"
+    assert collection.stats().events["writer_stopped"] == 1
+    assert collection.count() == 100
+
+
 def test_a_directory_whose_sync_failed_is_not_synced_again(tmp_path: Path):
     file_system = FailingFileSystem(errno.EIO, n=1, calls=("fsync_directory",))
     directory = MmapDirectory(tmp_path, file_system)

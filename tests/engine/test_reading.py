@@ -220,6 +220,8 @@ def test_what_would_write_is_refused_naming_the_mode(writer: Writer) -> None:
             lambda: database.create_collection("d", DIM),
             lambda: database.create_collection("c", DIM, "l2", exist_ok=True),
             lambda: database.drop_collection("c"),
+            lambda: database.backup(writer.path.parent / "a.vbak"),
+            lambda: database.run_backup(b""),
         ]
         for call in refused:
             with pytest.raises(FailedPrecondition, match="read_only=True"):

@@ -1,4 +1,7 @@
-"""``vecdb backup``: a database as one file, or as bytes on standard output; ``--verify`` reads such a file through."""
+"""``vecdb backup``: a database as one file, or as bytes on standard output; ``--verify`` reads such a file through.
+
+``--prune-archive`` removes the archived log files that no backup needs any more.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from vecdb.cli.target import add_connect_arguments, open_target, split_target
 from vecdb.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from vecdb.results import BackupReport
+    from vecdb.results import BackupReport, PrunedCollection
 
 STANDARD_OUTPUT = "-"
 
@@ -23,22 +26,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.usage = (
         "vecdb backup [PATH | --connect HOST:PORT] FILE|- [--since OLD] [--json]\n"
-        "       vecdb backup --verify FILE... [--json]"
+        "       vecdb backup --verify FILE... [--json]\n"
+        "       vecdb backup --prune-archive DIR --keep-since FILE [--dry-run] [--json]"
     )
     parser.description = (
         "Write all collections of a directory or a server into one new file, or to standard output (-). Nothing is "
         "interrupted by it. With --verify, read every byte of a backup, as restoring it would, and tell what is in it; "
-        "name the earlier backups that it needs before it."
+        "name the earlier backups that it needs before it. With --prune-archive, remove the archived log files that "
+        "only backups older than FILE need."
     )
     parser.add_argument("words", nargs="*", metavar="[PATH] FILE", help="a directory; the backup file")
     parser.add_argument("--since", metavar="OLD", type=Path, help="leave out what this earlier backup holds")
     parser.add_argument("--verify", action="store_true", help="read a backup instead of writing one")
+    parser.add_argument("--prune-archive", metavar="DIR", type=Path, help="remove files from this log archive")
+    parser.add_argument(
+        "--keep-since", metavar="FILE", type=Path, help="the oldest backup to stay restorable as of any later write"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="with --prune-archive: only say what would be removed")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     add_connect_arguments(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Write a backup, or verify one."""
+    """Write a backup, verify one, or prune a log archive."""
+    if namespace.prune_archive is not None:
+        return _prune(namespace)
+    for name in ("keep_since", "dry_run"):
+        if getattr(namespace, name):
+            raise InvalidArgument(f"--{name.replace('_', '-')} goes with --prune-archive", field=name)
     if namespace.verify:
         return _verify(namespace)
     settings = Settings.of(namespace)
@@ -81,6 +96,33 @@ def _verify(namespace: argparse.Namespace) -> int:
     else:
         _show(f"{namespace.words[-1]} is whole: {_told(report)}", report)
     return 0
+
+
+def _prune(namespace: argparse.Namespace) -> int:
+    if namespace.keep_since is None:
+        raise InvalidArgument("name the oldest backup to be kept: --keep-since FILE", field="keep_since")
+    if namespace.words or namespace.verify or namespace.since is not None or namespace.connect:
+        raise InvalidArgument("--prune-archive goes with --keep-since and --dry-run only", field="prune_archive")
+    from vecdb.cli.terminal import Terminal, printable
+    from vecdb.engine.pruning import prune_log_archive
+
+    report = prune_log_archive(namespace.prune_archive, keep_since=namespace.keep_since, dry_run=namespace.dry_run)
+    if namespace.json:
+        print(json.dumps({"dry_run": namespace.dry_run, **asdict(report)}, ensure_ascii=False, indent=2))
+        return 0
+    verb = "would be removed from" if namespace.dry_run else "were removed from"
+    terminal = Terminal()
+    terminal.say(f"{report.files:,} log files with {report.size_bytes / 1e6:,.1f} MB {verb} {report.path}.")
+    facts = [(printable(each.name), _pruned(each)) for each in report.collections]
+    if report.others:
+        facts.append(("left alone", f"{report.others:,} collections that the backup does not hold"))
+    terminal.facts(facts)
+    return 0
+
+
+def _pruned(collection: PrunedCollection) -> str:
+    kept = f"archived from write {collection.kept_seq:,} on" if collection.kept_seq else "nothing archived"
+    return f"{collection.files:,} files, {collection.size_bytes:,} bytes; backed up as of {collection.seq:,}, {kept}"
 
 
 def _told(report: BackupReport) -> str:

@@ -10,10 +10,9 @@ ones, whose files go once nobody reads them.
 from __future__ import annotations
 
 import gc
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -22,12 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from vecdb.bitmap import Bitmap, LiveRows
+from vecdb.engine.alarm import Alarm
 from vecdb.engine.applied import KEPT_US
 from vecdb.engine.background import BackgroundWork
 from vecdb.engine.indexing import build_graph, lacking_graphs
 from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.manifest import Manifest
 from vecdb.engine.merge_policy import MergePolicy, SegmentSize
+from vecdb.engine.merge_room import MergePart, has_room, may_have_reserve
+from vecdb.engine.postponed import Postponed
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.engine.writer import Writer
@@ -38,11 +40,10 @@ from vecdb.errors import (
     FailedPrecondition,
     ResourceExhausted,
     Unavailable,
-    VecdbError,
 )
 from vecdb.results import CompactionReport
-from vecdb.segment.journal import deletes_of, requests_of
-from vecdb.segment.merge import Merge, MergeSource, kept_deletes, write_merged
+from vecdb.segment.journal import Deletes, deletes_of, requests_of
+from vecdb.segment.merge import Merge, MergeSource, all_deletes, kept_deletes, write_merged
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
 from vecdb.storage.io import DiskFull
@@ -86,7 +87,8 @@ class Compactor:
         )
         self._work = BackgroundWork(pool, self._merge_what_is_due)
         self._requests: deque[_Request] = deque()
-        self._failed: set[int] = set()
+        self._postponed = Postponed(state)
+        self._alarm = Alarm(self.schedule)
         self._died = 0
 
     def schedule(self) -> None:
@@ -106,8 +108,18 @@ class Compactor:
             self.schedule()
 
     def compact(self, timeout_s: float) -> CompactionReport:
-        """Merge into as few segments as there can be, without dead rows; return when it is done."""
-        return self._request(lambda: self._policy.full_merge(self._sizes()), timeout_s)
+        """Merge into as few segments as there can be, without dead rows; return when it is done.
+
+        Raises
+        ------
+        Corruption
+            A segment is damaged; the others are merged.
+        DiskFull
+            There is no room for a merge; what was merged before stays so.
+        DeadlineExceeded
+            It goes on after ``timeout_s`` seconds.
+        """
+        return self._request(lambda: self._policy.full_merge(self._whole()), timeout_s)
 
     def expected(self) -> CompactionReport:
         """What ``compact`` would do now."""
@@ -162,6 +174,7 @@ class Compactor:
 
     def stop(self) -> None:
         """Wait until the running merge has noticed that the collection is closing."""
+        self._alarm.stop()
         self._work.stop()
         while self._requests:
             self._requests.popleft().future.set_exception(Cancelled("the collection is closing", field="collection"))
@@ -195,13 +208,18 @@ class Compactor:
         sizes = self._sizes()
         return len(sizes), sum(each.size_bytes for each in sizes)
 
+    def _whole(self) -> list[SegmentSize]:
+        """Of the segments, without those that are known to be damaged."""
+        return [each for each in self._sizes() if each.segment_id not in self._postponed.damaged]
+
     def _with_dead_rows(self) -> list[tuple[int, ...]]:
         """Each segment with dead rows by itself."""
-        return [(each.segment_id,) for each in self._sizes() if each.live_rows < each.rows]
+        return [(each.segment_id,) for each in self._whole() if each.live_rows < each.rows]
 
     def _with_deletes(self, last_seq: int) -> list[tuple[int, ...]]:
         """Each segment that tells of a delete up to ``last_seq``."""
-        readers = [segment.reader for segment in self._state.view.segments]
+        whole = {each.segment_id for each in self._whole()}
+        readers = [each.reader for each in self._state.view.segments if each.reader.segment_id in whole]
         return [(each.segment_id,) for each in readers if (deletes_of(each).seqs <= last_seq).any()]
 
     def _refuse_archived(self) -> None:
@@ -242,34 +260,36 @@ class Compactor:
             due: tuple[int, ...] = ()
             try:
                 due = self._due()
-                if not due:
-                    return
-                self._merge(due)
+                if due:
+                    self._merge(due)
+                    continue
             except Cancelled:
                 return
             except Exception as error:  # noqa: BLE001 - told here, and nobody else is there to be told
-                # The segments stay as they are. A full disk is tried again when there is cause to look again; anything
-                # else when the collection is opened the next time, or on request: it would only fail again at once.
-                if not isinstance(error, ResourceExhausted | MemoryError):
-                    self._failed.update(due)
-                state.events.report(
-                    "compaction_failed",
-                    level=logging.ERROR,
-                    segments=due,
-                    error=type(error).__name__,
-                    file=error.field if isinstance(error, VecdbError) else None,
-                )
-                if isinstance(error, Corruption):
-                    state.tell_damage(error)
-                return
+                self._postponed.put_off(due, error)
+                if due:
+                    continue
+            self._look_again_later()
+            return
+
+    def _look_again_later(self) -> None:
+        """See to it that what was put off is tried again, also where nothing is written meanwhile."""
+        pause_s = self._postponed.next_try_s()
+        if pause_s is not None:
+            with suppress(ResourceExhausted):  # Without a thread to wait on, the next flush looks again.
+                self._alarm.set(pause_s)
 
     def _due(self) -> tuple[int, ...]:
         if not self._state.options.compaction:
             return ()
         due = self._next_merge(self._sizes())
-        if not due and self._worth_a_flush():
+        if not due and not self._postponed.flush_waits() and self._worth_a_flush():
             self._flush()
+            self._postponed.flushed()
             due = self._next_merge(self._sizes())
+        # Where all of them do not fit on the disk, the smallest may.
+        while len(due) > self._policy.fanout and not has_room(self._state, self._parts(due)):
+            due = due[:-1]
         return due
 
     def _worth_a_flush(self) -> bool:
@@ -279,14 +299,28 @@ class Compactor:
         return died > self._policy.tier_bytes_first // _FLUSH_SHARE and bool(self._next_merge(now))
 
     def _next_merge(self, sizes: Iterable[SegmentSize]) -> tuple[int, ...]:
-        return self._policy.next_merge([each for each in sizes if each.segment_id not in self._failed])
+        waiting = self._postponed.waiting()
+        return self._policy.next_merge([each for each in sizes if each.segment_id not in waiting])
 
     def _answer(self, request: _Request) -> None:
+        # Whoever asks wants another look at what was left out: a device may fail to read only once.
+        self._postponed.damaged.clear()
         rows_dropped = 0
+        damage: Corruption | None = None
         try:
             before = self._totals()
-            for group in request.groups_of():
-                rows_dropped += self._merge(group)
+            while True:
+                try:
+                    for group in request.groups_of():
+                        rows_dropped += self._merge(group)
+                    break
+                except Corruption as error:
+                    # The others are merged all the same.
+                    if self._postponed.leave_out(error) is None:
+                        raise
+                    damage = damage or error
+            if damage is not None:
+                raise damage
         except BaseException as error:  # noqa: BLE001 - whoever asked gets it
             request.future.set_exception(error)
         else:
@@ -298,9 +332,14 @@ class Compactor:
         state.merging = frozenset(group)
         try:
             rows_dropped = self._merge_marked(group)
+        except Unavailable as error:
+            # Whatever was being synced: what a device did not write once, it may not have written before.
+            state.stop_writing(error)
+            raise
         finally:
             state.merging = frozenset()
             self._on_merged()
+        self._postponed.merged(group)
         state.events.count("compactions")
         state.events.count("rows_dropped", rows_dropped)
         self._sweep()
@@ -308,21 +347,34 @@ class Compactor:
             state.take_reserve()
         return rows_dropped
 
+    def _parts(self, group: Collection[int]) -> list[MergePart]:
+        stored = self._state.stored_live
+        entries = [segment.reader.entry for segment in self._state.view.segments]
+        return [MergePart(each, stored[each.segment_id].count()) for each in entries if each.segment_id in group]
+
     def _merge_marked(self, group: Collection[int]) -> int:
         state = self._state
         state.check_not_stopped()
         stored = state.stored_live
         chosen = [each for each in state.view.segments if each.reader.segment_id in group]
         others = [each.reader for each in state.view.segments if each.reader.segment_id not in group]
+        spends_reserve = may_have_reserve(state, self._parts(group))
         merge = Merge(
             [MergeSource(each.reader, stored[each.reader.segment_id].bitmap().rows()) for each in chosen],
-            kept_deletes([each.reader for each in chosen], others, state.manifest.hash_key),
+            self._kept_deletes([each.reader for each in chosen], others),
             _remembered(each.reader for each in chosen),
         )
-        # On a full disk a merge may have the reserve: it frees more than it takes.
-        writer, reader = state.spending_reserve(lambda: self._written(merge))
+        writer, reader = (
+            state.spending_reserve(lambda: self._written(merge)) if spends_reserve else self._written(merge)
+        )
         self._replace({source.reader.segment_id: source.rows for source in merge.sources}, writer, reader)
         return sum(each.rows for each in chosen) - merge.rows
+
+    def _kept_deletes(self, sources: Sequence[SegmentReader], others: Sequence[SegmentReader]) -> Deletes:
+        """The deletes that the new segment has to tell of; all of them where what others hold cannot be read."""
+        if any(each.segment_id in self._postponed.damaged for each in others):
+            return all_deletes(sources)
+        return kept_deletes(sources, others, self._state.manifest.hash_key)
 
     def _written(self, merge: Merge) -> tuple[SegmentWriter, SegmentReader | None]:
         """The new segment, indexed and verified, and its writer; ``None`` where there is nothing to keep."""

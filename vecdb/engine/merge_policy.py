@@ -61,7 +61,7 @@ class MergePolicy:
     size_bytes_max: int
 
     def next_merge(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
-        """The numbers of the segments that are to become one; empty where nothing is worth it."""
+        """The numbers of the segments that are to become one, the smallest first; empty where nothing is worth it."""
         dead = [each.segment_id for each in segments if each.rows and not each.live_rows]
         if dead:
             return tuple(dead)

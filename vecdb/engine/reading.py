@@ -177,16 +177,15 @@ class ReadOnlyDatabase(Database):
         since: str | Path | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Never:
-        """Refused: the owner would remove the files that are being read."""
+        """Refused, as ``run_backup`` is."""
         del target, since, progress
-        self._check_open()
-        refuse("back up")
+        self.run_backup(b"")
 
     def run_backup(self, since_manifest: bytes) -> Never:
-        """Refused."""
+        """Refused: what is not flushed would be missing, and the owner would remove files that are being read."""
         del since_manifest
         self._check_open()
-        refuse("back up")
+        refuse("back up (whoever writes can, or its server)")
 
     def drop_collection(self, name: str) -> Never:
         """Refused."""

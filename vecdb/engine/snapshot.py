@@ -14,7 +14,7 @@ from vecdb.engine.manifest import LIVE_ROLE, Manifest, SnapshotEntry
 from vecdb.engine.snapshot_file import read_live, write_live
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import SegmentView, View
-from vecdb.errors import AlreadyExists, Corruption, NotFound, ResourceExhausted
+from vecdb.errors import AlreadyExists, Corruption, NotFound, ResourceExhausted, Unavailable
 from vecdb.results import SnapshotInfo
 from vecdb.schema import check_name
 from vecdb.segment.layout import SegmentEntry
@@ -47,6 +47,8 @@ class Snapshots:
             There is a snapshot of this name.
         ResourceExhausted
             No disk space, or too many snapshots.
+        Unavailable
+            The device failed; the writer is stopped.
         """
         check_name(name, "snapshot")
         state = self._state
@@ -59,7 +61,11 @@ class Snapshots:
             self._refuse_taken(name)
             seq = state.manifest.flushed_seq
             live = dict(state.stored_live)
-            ref = write_live(state.directory, file_name, live)
+            try:
+                ref = write_live(state.directory, file_name, live)
+            except Unavailable as error:
+                state.stop_writing(error)
+                raise
             snapshot = SnapshotEntry(name, time.time_ns() // 1000, seq, state.manifest.segments, ref)
             try:
                 state.commit(lambda manifest: manifest.with_snapshot(snapshot))

@@ -72,11 +72,7 @@ def kept_deletes(sources: Iterable[SegmentReader], others: Sequence[SegmentReade
     One is kept while some other segment holds an older row of its id, dead by now: without the delete it would come
     back. Rows that are written later are newer than the delete, so nobody else has to be asked.
     """
-    found = [deletes_of(source) for source in sources]
-    deletes = Deletes(
-        tuple(key for each in found for key in each.keys),
-        np.concatenate([NO_DELETES.seqs, *(each.seqs for each in found)]),
-    ).newest()
+    deletes = all_deletes(sources)
     if not deletes.keys:
         return NO_DELETES
     hashes = deletes.hashes(hash_key)
@@ -88,6 +84,15 @@ def kept_deletes(sources: Iterable[SegmentReader], others: Sequence[SegmentReade
             continue
         needed[at] |= other.seqs[rows[at]] < deletes.seqs[at]
     return deletes.at(np.flatnonzero(needed))
+
+
+def all_deletes(sources: Iterable[SegmentReader]) -> Deletes:
+    """The deletes in the journals of ``sources``, of each id the last."""
+    found = [deletes_of(source) for source in sources]
+    return Deletes(
+        tuple(key for each in found for key in each.keys),
+        np.concatenate([NO_DELETES.seqs, *(each.seqs for each in found)]),
+    ).newest()
 
 
 def write_merged(

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from vecdb.errors import Corruption, Unavailable, VecdbError
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.file_reader import FileReader
-from vecdb.storage.log_format import HEADER_BYTES, RECORD_HEADER_BYTES, LogHeader, LogName, decode_record_header
+from vecdb.storage.log_format import (
+    HEADER_BYTES,
+    KIND_DATA,
+    RECORD_HEADER_BYTES,
+    LogHeader,
+    LogName,
+    decode_record_header,
+)
 from vecdb.storage.log_scan import LogScan, read_header
 
 
