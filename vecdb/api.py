@@ -21,35 +21,17 @@ from vecdb.arguments import (
     count_request,
     delete_request,
     get_request,
+    schema_of,
     scroll_request,
     search_request,
     upsert_request,
 )
-from vecdb.errors import InvalidArgument
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
 from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
 SCROLL_PAGE_ROWS = 1_000
-
-
-def schema_of(
-    dim: int | None, metric: Metric | str | None, index: IndexSpec | str | None, schema: CollectionSchema | None
-) -> CollectionSchema:
-    """The schema that the arguments of ``create_collection`` stand for: ``dim`` and its companions, or ``schema``."""
-    if schema is not None:
-        if not isinstance(schema, CollectionSchema):
-            raise InvalidArgument(
-                f"schema must be a CollectionSchema, got {type(schema).__name__}", field="schema", value=schema
-            )
-        for name, value in (("dim", dim), ("metric", metric), ("index", index)):
-            if value is not None:
-                raise InvalidArgument(f"give either schema or {name}, not both", field=name, value=value)
-        return schema
-    if dim is None:
-        raise InvalidArgument("create_collection needs dim or schema", field="dim")
-    return CollectionSchema.single(dim, "cosine" if metric is None else metric, "auto" if index is None else index)
 
 
 class Collection(ABC):

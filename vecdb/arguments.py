@@ -31,14 +31,32 @@ from vecdb.requests import (
     check_search,
     vectors_name,
 )
-from vecdb.schema import NAME_BYTES_MAX, check_name, utf8_size_bytes
-from vecdb.types import DEFAULT_VECTOR, F32Array, Payload, PointId, U32Array
+from vecdb.schema import NAME_BYTES_MAX, CollectionSchema, IndexSpec, check_name, utf8_size_bytes
+from vecdb.types import DEFAULT_VECTOR, F32Array, Metric, Payload, PointId, U32Array
 
 TIMEOUT_S_MAX = 86_400.0
 
 VectorsArgument: TypeAlias = "ArrayLike | Mapping[str, ArrayLike | Sequence[ArrayLike | None]]"
 WhereArgument: TypeAlias = "str | Filter | None"
 RecallArgument: TypeAlias = "float | Literal['exact'] | None"
+
+
+def schema_of(
+    dim: int | None, metric: Metric | str | None, index: IndexSpec | str | None, schema: CollectionSchema | None
+) -> CollectionSchema:
+    """The schema that the arguments of ``create_collection`` stand for: ``dim`` and its companions, or ``schema``."""
+    if schema is not None:
+        if not isinstance(schema, CollectionSchema):
+            raise InvalidArgument(
+                f"schema must be a CollectionSchema, got {type(schema).__name__}", field="schema", value=schema
+            )
+        for name, value in (("dim", dim), ("metric", metric), ("index", index)):
+            if value is not None:
+                raise InvalidArgument(f"give either schema or {name}, not both", field=name, value=value)
+        return schema
+    if dim is None:
+        raise InvalidArgument("create_collection needs dim or schema", field="dim")
+    return CollectionSchema.single(dim, "cosine" if metric is None else metric, "auto" if index is None else index)
 
 
 def upsert_request(

@@ -7,7 +7,7 @@ copies only the chunks it touches, so that a published view never changes either
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -63,13 +63,6 @@ class Bitmap:
         packed = np.packbits(members, bitorder="little")
         padded[: packed.shape[0]] = packed
         return cls(padded.view("<u8"), size)
-
-    @classmethod
-    def from_rows(cls, rows: AnyArray | Sequence[int], size: int) -> Bitmap:
-        """The given rows, in any order, repeats allowed, each below ``size``."""
-        members = np.zeros(size, np.bool_)
-        members[np.asarray(rows, np.int64)] = True
-        return cls.from_bools(members)
 
     def count(self) -> int:
         """Number of rows in the set."""

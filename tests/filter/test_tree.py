@@ -36,7 +36,6 @@ from vecdb.filter import (
     parse_filter,
     parse_path,
     path_text,
-    to_filter,
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -252,8 +251,6 @@ def test_paths_that_are_none_are_refused(text: str) -> None:
         lambda: Not(None),
         lambda: all_of(["a = 1"]),
         lambda: Constant(1),
-        lambda: to_filter(5),
-        lambda: to_filter(Field("a") == 1, {"x": 1}),
     ],
 )
 def test_misuse_of_the_tree_is_refused(make: object) -> None:
@@ -271,12 +268,6 @@ def test_paths_keep_odd_keys_apart() -> None:
     assert path_text(("in", "x")) == '"in".x'
     assert path_text(("a", "2024")) == "a.2024"
     assert path_text(("2024",)) == '"2024"'
-
-
-def test_where_is_text_or_a_tree() -> None:
-    tree = Field("a") == 1
-    assert to_filter(tree) is tree
-    assert to_filter("a = :x", {"x": 1}) == tree
 
 
 def test_importing_filters_imports_no_parser() -> None:

@@ -17,7 +17,6 @@ from typing import Protocol, cast
 
 from vecdb.version import __version__
 
-EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from numpy.typing import ArrayLike
 
-from vecdb.api import SCROLL_PAGE_ROWS, schema_of
+from vecdb.api import SCROLL_PAGE_ROWS
 from vecdb.arguments import (
     RecallArgument,
     VectorsArgument,
@@ -21,6 +21,7 @@ from vecdb.arguments import (
     count_request,
     delete_request,
     get_request,
+    schema_of,
     scroll_request,
     search_request,
     upsert_request,

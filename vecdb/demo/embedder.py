@@ -16,7 +16,6 @@ import numpy as np
 from vecdb.errors import FailedPrecondition, InvalidArgument
 from vecdb.types import F32Array
 
-MODEL = "wordllama"
 BATCH_TEXTS = 256
 HOW_TO_INSTALL = (
     "the text embedding model is not installed: it is the Python package wordllama, in vecdb's extra 'demo'"

@@ -8,7 +8,6 @@ a path, and nothing is believed that its bytes do not bear out.
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -37,8 +36,6 @@ from vecdb.storage.io import FileSystem, translating
 from vecdb.storage.lock import LOCK_NAME, DirectoryLock
 
 Sources = str | Path | Sequence[str | Path]
-
-_COLLECTION_DIRECTORY = re.compile(r"[0-9a-f]{16}")
 
 
 def restore(

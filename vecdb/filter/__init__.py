@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vecdb.errors import InvalidArgument
 from vecdb.filter.field import Field
 from vecdb.filter.literals import INTEGER_DIGITS_MAX, Path, Scalar, parse_path, path_text
 from vecdb.filter.tree import (
@@ -56,7 +55,6 @@ __all__ = [
     "parse_filter",
     "parse_path",
     "path_text",
-    "to_filter",
 ]
 
 
@@ -80,22 +78,3 @@ def parse_filter(text: str, params: Mapping[str, object] | None = None) -> Filte
     from vecdb.filter.grammar import parse  # importing lark takes longer than the rest of `import vecdb`
 
     return parse(text, params)
-
-
-def to_filter(where: str | Filter, params: Mapping[str, object] | None = None) -> Filter:
-    """Take what a caller gave as ``where``: text with its parameters, or a tree.
-
-    Raises
-    ------
-    InvalidArgument
-        Neither text nor a tree, parameters beside a tree, or whatever ``parse_filter`` raises.
-    """
-    if isinstance(where, str):
-        return parse_filter(where, params)
-    if not isinstance(where, Filter):
-        raise InvalidArgument(
-            "where is filter text or a filter made with Field", field="where", value=type(where).__name__
-        )
-    if params:
-        raise InvalidArgument("parameters belong to filter text; a filter made with Field has none", field="params")
-    return where

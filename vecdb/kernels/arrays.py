@@ -42,9 +42,6 @@ UNIT_MIN = 1e-30
 ALPHA_ONE = 64
 """Fixed-point one of the pruning factor alpha: 70 means 70 / 64."""
 
-ROWS_MAX = 2**31 - 1
-"""Largest number of rows of one graph: ids travel as int32."""
-
 SKETCH_STRIDE_MIN = 256
 """Code rows shorter than this many bytes are not sketched: reading one is hardly dearer than reading its sketch."""
 

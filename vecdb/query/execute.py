@@ -115,8 +115,6 @@ class Ranked:
     strategy: str
     recall_estimate: float
     fallbacks: int
-    distance_computations: int
-    hops: int
 
 
 def plan_parts(
@@ -169,7 +167,7 @@ def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kern
     used: dict[str, None] = {}
     weighted_recall = 0.0
     weight = 0
-    fallbacks = computations = hops = 0
+    fallbacks = 0
     for each in planned:
         answer, short = _search_part(each, queries, k)
         used[each.plan.strategy.value] = None
@@ -178,8 +176,6 @@ def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kern
             fallbacks += short
         weighted_recall += each.plan.recall_estimate * each.count
         weight += each.count
-        computations += answer.distance_computations
-        hops += answer.hops
         answers.append(answer.topk)
     parts, rows, distances = _merged(planned, answers, queries.shape[0], k, kernels)
     return Ranked(
@@ -189,8 +185,6 @@ def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kern
         "+".join(sorted(used)) or Strategy.NOTHING.value,
         weighted_recall / weight if weight else 1.0,
         fallbacks,
-        computations,
-        hops,
     )
 
 

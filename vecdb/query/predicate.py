@@ -1,9 +1,8 @@
-"""Which payloads satisfy a filter: exactly, over columns or one by one.
+"""Which payloads satisfy a filter, exactly.
 
 Truth has three values, as in SQL: a comparison with what is missing, null, a list, an object or a scalar of another
 kind is unknown, the negation of unknown is unknown, and only what is true matches; ``docs/filters.md`` has every case.
-``matches`` decides each predicate for the distinct values and looks the answers up by code; ``row_matches`` reads one
-payload as it stands and shares none of that.
+Each predicate is decided for the distinct values, and the answers are looked up by code.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from vecdb.filter import (
 )
 from vecdb.query.columns import FieldColumn, PayloadColumns
 from vecdb.query.dictionary import BOOLEAN, LIST, MISSING, NULL, NUMBER, OBJECT, STRING, ValueDictionary
-from vecdb.types import BoolArray, I32Array, Payload
+from vecdb.types import BoolArray, I32Array
 
-__all__ = ["FieldColumn", "PayloadColumns", "matches", "row_matches"]
+__all__ = ["FieldColumn", "PayloadColumns", "matches"]
 
 _RESERVED_CODES: Final = -OBJECT
 """Codes below zero: they index a table of answers from its end."""
@@ -166,71 +165,3 @@ def _of_kinds_compared(where: Compare | In | Prefix) -> BoolArray:
     for value in values:
         compared[BOOLEAN if isinstance(value, bool) else STRING if isinstance(value, str) else NUMBER] = True
     return compared
-
-
-def row_matches(where: Filter, payload: Payload) -> bool:
-    """Evaluate a filter on one payload."""
-    return _row_truth(where, payload) is True
-
-
-class _Nothing:
-    """What stands at a path where the payload has nothing."""
-
-
-def _row_truth(where: Filter, payload: Payload) -> bool | None:
-    """True, false, or None for unknown."""
-    match where:
-        case Constant(value):
-            return value
-        case And(operands):
-            truths = {_row_truth(each, payload) for each in operands}
-            return False if False in truths else (None if None in truths else True)
-        case Or(operands):
-            truths = {_row_truth(each, payload) for each in operands}
-            return True if True in truths else (None if None in truths else False)
-        case Not(operand):
-            truth = _row_truth(operand, payload)
-            return None if truth is None else not truth
-        case IsNull(path):
-            found = _value_at(payload, path)
-            return found is None or found is _Nothing
-        case Exists(path):
-            return _value_at(payload, path) is not _Nothing
-        case Contains(path, value):
-            found = _value_at(payload, path)
-            return any(_equal(each, value) for each in found) if isinstance(found, list) else None
-        case Compare(path, op, value):
-            found = _value_at(payload, path)
-            return _RELATIONS[op](found, value) if _comparable(found, value) else None
-        case In(path, values):
-            found = _value_at(payload, path)
-            alike = [value for value in values if _comparable(found, value)]
-            return any(found == value for value in alike) if alike else None
-        case Prefix(path, prefix):
-            found = _value_at(payload, path)
-            return found.startswith(prefix) if isinstance(found, str) else None
-    raise AssertionError(where)
-
-
-def _value_at(payload: Payload, path: Path) -> Any:
-    value: Any = payload
-    for key in path:
-        if not isinstance(value, dict) or key not in value:
-            return _Nothing
-        value = value[key]
-    return value
-
-
-def _comparable(one: object, other: object) -> bool:
-    """Whether both are booleans, both strings, or both numbers."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return isinstance(one, bool) and isinstance(other, bool)
-    if isinstance(one, str):
-        return isinstance(other, str)
-    return isinstance(one, int | float) and isinstance(other, int | float)
-
-
-def _equal(element: object, value: Scalar | None) -> bool:
-    if value is None:
-        return element is None
-    return _comparable(element, value) and element == value
