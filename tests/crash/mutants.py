@@ -15,7 +15,7 @@ from unittest import mock
 from vecdb.engine import marker, state
 from vecdb.engine.manifest import LIVE_PREFIX, REQUEST_PREFIX
 from vecdb.engine.state import CollectionState
-from vecdb.storage import array_file, array_format, directory, lmdb_store, log_format, log_scan, mirror
+from vecdb.storage import array_file, array_format, directory, lmdb_check, lmdb_store, log_format, log_scan, mirror
 from vecdb.storage.directory import FileWriter, MmapDirectory
 from vecdb.storage.io import translating, write_fully
 from vecdb.storage.log_file import LogFile
@@ -175,7 +175,7 @@ def believe_blocks() -> None:
 
 
 def believe_headers() -> None:
-    real = array_format._decode_header
+    real = array_format.decode_header
 
     def _read_header(reader: Any, file_id: int, body_bytes: int, checksums: Any) -> Any:
         return real(reader.pread(body_bytes, 0), file_id, body_bytes)
@@ -195,10 +195,11 @@ def believe_log_payloads() -> None:
 
 
 def believe_values() -> None:
-    def checked_value(key: bytes, stored: bytes, *_: Any) -> bytes:
-        return stored[lmdb_store.CHECKSUM.size :]
+    def stored_checksum(key: bytes, stored: bytes, *_: Any) -> int:
+        return lmdb_store.CHECKSUM.unpack_from(stored)[0]
 
-    _put(lmdb_store, _checked_value=checked_value)
+    for module in (lmdb_check, lmdb_store):
+        _put(module, stored_checksum=stored_checksum)
 
 
 def believe_environments() -> None:

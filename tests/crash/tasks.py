@@ -105,6 +105,11 @@ def build(_: int, plan: Plan) -> None:
         QuietWorkload(plan, FileSystem(), kernels(), lambda *_, **__: None).run()
 
 
+def put_in_place(_: int, mutant: str) -> None:
+    """Apply a mutant and end: one that cannot even be applied is noticed by nothing but this."""
+    mutant_of(mutant).apply()
+
+
 def run_until_killed(fd: int, plan: Plan, kill_at: int, mutant: str = "") -> None:
     """Run the plan and die at a write-class call."""
     mutant_of(mutant).apply()

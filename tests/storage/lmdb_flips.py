@@ -15,6 +15,7 @@ from pathlib import Path
 from vecdb.errors import VecdbError
 from vecdb.storage import lmdb_store
 from vecdb.storage.environment import Fingerprint
+from vecdb.storage.lmdb_check import read_through
 
 DETECTED, HARMLESS, WRONG = 10, 11, 12
 
@@ -22,7 +23,7 @@ DETECTED, HARMLESS, WRONG = 10, 11, 12
 def outcome(path: Path, expected: dict[bytes, bytes], fingerprint: Fingerprint) -> int:
     """What the checking process and, after it, the owner would make of the file at ``path``."""
     try:
-        root = lmdb_store._read_through(path)
+        root = read_through(path)
         root.require_at_least(fingerprint, str(path))
         found = lmdb_store._all_items(path, 1 << 20)
     except (VecdbError, lmdb_store.lmdb.Error):

@@ -467,7 +467,7 @@ def test_readers_see_whole_states_while_the_owner_commits(directory: MmapDirecto
             data = consistent_copy(directory)
             fd = directory.fs.anonymous(data)
             path = lmdb_check.path_of_descriptor(fd)
-            root = lmdb_store._read_through(path)
+            root = lmdb_check.read_through(path)
             found = lmdb_store._all_items(path, 1 << 20)
             directory.fs.close(fd)
             assert root.count == 50

@@ -126,6 +126,21 @@ def value_checksum(key: bytes | memoryview, value: bytes | memoryview, environme
     return digest.intdigest()
 
 
+def stored_checksum(key: bytes, stored: bytes, environment_id: int, path: str) -> int:
+    """The checksum in front of what is stored under a key of the environment at ``path``, once it is found right.
+
+    Raises
+    ------
+    Corruption
+        It is not that of this key and the value behind it.
+    """
+    value = stored[CHECKSUM.size :]
+    checksum: int = CHECKSUM.unpack_from(stored)[0] if len(stored) >= CHECKSUM.size else -1
+    if checksum != value_checksum(key, value, environment_id):
+        raise Corruption(f"{path} has a damaged value under the key {key[:16].hex()}...", field=path)
+    return checksum
+
+
 def present_digest(directory: MmapDirectory) -> int:
     """XXH3-64 of the bytes of the data file as they are now.
 

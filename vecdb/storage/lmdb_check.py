@@ -1,31 +1,39 @@
 """The check of an LMDB file that may be damaged: a child process, which the file may kill, reads every value of it.
 
-The child is ``python -m vecdb.storage.lmdb_store PATH``; it reports one line of JSON on its standard output.
+The child is ``python -m vecdb.storage.lmdb_check PATH``; it reports one line of JSON on its standard output.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+import lmdb
+
 from vecdb.errors import Corruption, FailedPrecondition, Unavailable
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import (
     DATA_NAME,
+    SUM_MODULUS,
     Fingerprint,
     Root,
     consistent_copy,
+    stored_checksum,
 )
 from vecdb.storage.io import translating
+from vecdb.storage.lmdb_transaction import read_root, scan
 
-_MODULE: Final = "vecdb.storage.lmdb_store"
+_MODULE: Final = "vecdb.storage.lmdb_check"
 _CHILD_SECONDS_MIN: Final = 60
 _CHILD_BYTES_PER_SECOND: Final = 20 << 20
+_MAP_BYTES: Final = 1 << 20
+"""At least; LMDB maps a larger file as a whole."""
 
 
 def check_environment(directory: MmapDirectory, expected: Fingerprint | None = None) -> int:
@@ -110,3 +118,51 @@ def verified_root(path: Path, name: Path, size_bytes: int, descriptors: tuple[in
 def path_of_descriptor(fd: int) -> Path:
     """A path to an open file that has no name, for this process and those it starts."""
     return Path(f"/proc/self/fd/{fd}")
+
+
+def read_through(path: Path) -> Root:
+    """Read every value of the environment at ``path`` and compare the whole with its root record; for the child.
+
+    Raises
+    ------
+    Corruption, lmdb.Error
+        There is damage; this process may be killed by it as well.
+    FailedPrecondition
+        The environment is of a later format.
+    """
+    env = lmdb.open(str(path), map_size=_MAP_BYTES, subdir=False, lock=False, readonly=True, create=False)
+    with env.begin() as transaction:
+        root = read_root(transaction, str(path))
+        count = total = 0
+        previous = b""
+        for key, stored in scan(transaction):
+            if key <= previous:
+                raise Corruption(f"{path} has keys out of order", field=str(path))
+            checksum = stored_checksum(key, stored, root.environment_id, str(path))
+            if transaction.get(key) != stored:
+                raise Corruption(f"{path} does not find the key {key[:16].hex()}...", field=str(path))
+            previous = key
+            count += 1
+            total += checksum
+    env.close()
+    if (count, total % SUM_MODULUS) != (root.count, root.checksum_sum):
+        raise Corruption(f"{path} lacks values, or holds older ones", field=str(path), limit=root.count, value=count)
+    return root
+
+
+def _main(path: str) -> None:
+    """What the child process does: one line of JSON on its standard output."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Being killed by a damaged file is foreseen here.
+    report: dict[str, object]
+    try:
+        root = read_through(Path(path))
+        report = {"root": [root.environment_id, root.generation, root.count, root.checksum_sum]}
+    except FailedPrecondition as error:
+        report = {"version": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes LMDB raise is the finding
+        report = {"damage": f"{path} is damaged: {error}"}
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -9,10 +9,7 @@ in other processes work on a private copy. No transaction outlives a call. Forma
 from __future__ import annotations
 
 import errno
-import json
 import os
-import resource
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,12 +31,11 @@ from vecdb.storage.directory import TEMPORARY_SUFFIX, MmapDirectory
 from vecdb.storage.environment import (
     CHECKSUM,
     DATA_NAME,
-    SUM_MODULUS,
     Fingerprint,
     Root,
     consistent_copy,
     present_digest,
-    value_checksum,
+    stored_checksum,
 )
 from vecdb.storage.io import FILE_MODE, DiskFull, translating
 from vecdb.storage.lmdb_check import path_of_descriptor, verified_root, verified_root_of_copy
@@ -380,10 +376,8 @@ def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes]
 
 
 def _checked_value(key: bytes, stored: bytes, environment_id: int, path: str) -> bytes:
-    value = stored[CHECKSUM.size :]
-    if len(stored) < CHECKSUM.size or CHECKSUM.unpack_from(stored)[0] != value_checksum(key, value, environment_id):
-        raise Corruption(f"{path} has a damaged value under the key {key[:16].hex()}...", field=path)
-    return value
+    stored_checksum(key, stored, environment_id, path)
+    return stored[CHECKSUM.size :]
 
 
 def _all_items(path: Path, map_bytes: int) -> dict[bytes, bytes]:
@@ -408,43 +402,3 @@ def _write_failure(error: lmdb.Error | VecdbError, path: Path) -> VecdbError:
     if isinstance(error, lmdb.MemoryError) or os.strerror(errno.EFBIG) in told:
         return ResourceExhausted(f"cannot write {path}: {error}", field=str(path))
     return Unavailable(f"cannot write {path}: {error}", field=str(path))
-
-
-def _read_through(path: Path) -> Root:
-    """Read every value of the environment at ``path`` and compare the whole with its root record."""
-    env = _open_lmdb(path, 1 << 20, readonly=True)
-    with env.begin() as transaction:
-        root = read_root(transaction, str(path))
-        count = total = 0
-        previous = b""
-        for key, stored in scan(transaction):
-            if key <= previous:
-                raise Corruption(f"{path} has keys out of order", field=str(path))
-            _checked_value(key, stored, root.environment_id, str(path))
-            if transaction.get(key) != stored:
-                raise Corruption(f"{path} does not find the key {key[:16].hex()}...", field=str(path))
-            previous = key
-            count += 1
-            total += CHECKSUM.unpack_from(stored)[0]
-    env.close()
-    if (count, total % SUM_MODULUS) != (root.count, root.checksum_sum):
-        raise Corruption(f"{path} lacks values, or holds older ones", field=str(path), limit=root.count, value=count)
-    return root
-
-
-def _main(path: str) -> None:
-    """What the child process does: one line of JSON on its standard output."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Being killed by a damaged file is foreseen here.
-    report: dict[str, object]
-    try:
-        root = _read_through(Path(path))
-        report = {"root": [root.environment_id, root.generation, root.count, root.checksum_sum]}
-    except FailedPrecondition as error:
-        report = {"version": str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes LMDB raise is the finding
-        report = {"damage": f"{path} is damaged: {error}"}
-    sys.stdout.write(json.dumps(report))
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])
