@@ -5,12 +5,14 @@ While it is full upserts are refused whole, deletes and reads go on; once there 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.crash.disks import Ballast, small_disk
 from tests.crash.history import SCHEMA, State, applied, batch
@@ -130,3 +132,37 @@ def test_writes_resume_after_each_of_many_full_disks(tmp_path: Path) -> None:
         with opened(disk / "db") as database:
             client.collection = database.collection(NAME)
             client.check()
+
+
+def test_a_merge_leaves_writes_the_space_that_they_need(tmp_path: Path) -> None:
+    dim, rows = 64, 1_000
+    waiting = replace(DISK_OPTIONS, compaction=False, memtable_size_bytes=2**20, graph_rows_min=10**6)
+    merging = replace(waiting, compaction=True, compaction_fanout=4)
+    vectors = np.random.default_rng(SEED).standard_normal((rows, dim)).astype(np.float32)
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk, ExitStack() as closing:
+        closing.callback(lambda: database.close())
+        database = opened(disk / "db", waiting)
+        docs = database.create_collection(NAME, dim)
+        for first in range(0, 4 * rows, rows):
+            docs.upsert(range(first, first + rows), vectors)
+            docs.flush()
+        database.close()
+        ballast = Ballast(disk)
+        ballast.fill(RESERVE_BYTES + 300_000)
+        database = opened(disk / "db", merging)
+        docs = database.collection(NAME)
+        deadline = time.monotonic() + 20
+        while not docs.stats().events.get("compaction_waits_for_disk"):
+            assert time.monotonic() < deadline, "the merge did not wait"
+            time.sleep(0.01)
+        for number in range(20):
+            docs.upsert([number], vectors[:1])
+        events = docs.stats().events
+        assert "reserve_released" not in events
+        assert "write_refused_disk_full" not in events
+        with pytest.raises(ResourceExhausted, match=r"\d+ bytes .* are free"):
+            docs.compact()
+        ballast.drop()
+        docs.compact()
+        assert docs.stats().segments == 1
+        assert docs.count() == 4 * rows
