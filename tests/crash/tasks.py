@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -141,14 +142,24 @@ def recover_until_killed(_: int, path: str, kill_at: int) -> None:
 
 
 def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
-    """Run the plan on a volume, shut the volume down at a write-class call, and die."""
-    report = reporter(fd)
+    """Run the plan on a volume, shut the volume down at a write-class call, and die.
+
+    From the shutdown on no thread tells anything: a sync that was under way may be said to have succeeded, and where the
+    power is lost nobody hears that.
+    """
+    tell = reporter(fd)
+    telling = threading.Lock()
+
+    def report(event: str, **facts: object) -> None:
+        with telling:
+            tell(event, **facts)
 
     class Telling(CountingFileSystem):
         def before(self, call: str, *arguments: Any) -> None:
             super().before(call, *arguments)
             if self.total == lose_at:
-                report("killed", call=call)
+                telling.acquire()
+                tell("killed", call=call)
                 shut_down(Path(root), flag)
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -80,7 +80,7 @@ def test_a_damaged_source_gives_no_backup_and_is_named(base: Path, tmp_path: Pat
 
 
 def test_a_failed_read_gives_no_backup_and_is_named(base: Path, tmp_path: Path) -> None:
-    unreadable = UnreadableFileSystem(errno.EIO, 5_000)
+    unreadable = UnreadableFileSystem(errno.EIO, 30_000)
     with opened(base, unreadable) as database:
         docs = database.create_collection("large", dim=1_024, index="flat")
         docs.upsert(range(12), np.eye(12, 1_024))
