@@ -144,7 +144,7 @@ def recover_until_killed(_: int, path: str, kill_at: int) -> None:
 def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
     """Run the plan on a volume, shut the volume down at a write-class call, and die.
 
-    From the shutdown on no thread tells anything: a sync that was under way may be said to have succeeded, and where the
+    From the shutdown on no thread tells anything: a sync that was under way may be told to have succeeded, and where the
     power is lost nobody hears that.
     """
     tell = reporter(fd)
