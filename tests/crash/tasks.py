@@ -30,6 +30,7 @@ from tests.crash.history import Batch, State
 from tests.crash.mutants import mutant_of
 from tests.crash.observe import observe
 from tests.crash.power import PowerLossFileSystem
+from tests.crash.replays import look_at_replayed, make_archived, replay_until_killed  # noqa: F401 - tasks as well
 from tests.crash.volume import shut_down
 from tests.crash.workload import (
     NAME,
