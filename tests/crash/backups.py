@@ -36,11 +36,12 @@ class ArmedFileSystem(KillingFileSystem):
 def make_source(_: int, directory: str) -> None:
     """A database of two collections with a history, and a backup of it."""
     with EmbeddedDatabase.open(Path(directory) / "db", options=PLAIN) as database:
-        _write(database, 0, WRITTEN)
+        write_both(database, 0, WRITTEN)
         database.backup(Path(directory) / "first.vbak")
 
 
-def _write(database: EmbeddedDatabase, first: int, last: int) -> None:
+def write_both(database: EmbeddedDatabase, first: int, last: int) -> None:
+    """Hand over some batches to each collection."""
     for writer, name in enumerate(NAMES):
         collection = database.create_collection(name, schema=SCHEMA, exist_ok=True)
         for number in range(first, last):
@@ -52,7 +53,7 @@ def back_up_until_killed(_: int, directory: str, kill_at: int) -> int:
     backup.JOINED_BYTES = 2_048
     file_system = ArmedFileSystem(kill_at)
     with EmbeddedDatabase.open(Path(directory) / "db", options=PLAIN, file_system=file_system) as database:
-        _write(database, WRITTEN, BACKED_UP)
+        write_both(database, WRITTEN, BACKED_UP)
         file_system.armed = True
         since = Path(directory) / "first.vbak" if kill_at % 2 else None
         database.backup(Path(directory) / "second.vbak", since=since)
@@ -77,13 +78,13 @@ def look_at_backup(_: int, directory: str) -> list[str]:
     if target.exists():
         verify_backup(files)
         target.unlink()
-    problems += _compared(place / "db", BACKED_UP)
+    problems += compared(place / "db", BACKED_UP)
     with EmbeddedDatabase.open(place / "db", options=PLAIN) as database:
         database.backup(target)
     if {path.name for path in place.iterdir()} != {"db", "first.vbak", "second.vbak"}:
         problems.append(f"left behind: {sorted(path.name for path in place.iterdir())}")
     restore_with(FileSystem(), target, place / "restored")
-    return problems + _compared(place / "restored", BACKED_UP)
+    return problems + compared(place / "restored", BACKED_UP)
 
 
 def look_at_restored(_: int, directory: str) -> list[str]:
@@ -92,16 +93,17 @@ def look_at_restored(_: int, directory: str) -> list[str]:
     target = place / "restored"
     problems: list[str] = []
     if target.exists():
-        problems += _compared(target, WRITTEN)
+        problems += compared(target, WRITTEN)
         target.rename(place / "done")
     restore_with(FileSystem(), place / "first.vbak", target)
     verify_backup(place / "first.vbak")
     if {path.name for path in place.iterdir()} - {"db", "done"} != {"first.vbak", "restored"}:
         problems.append(f"left behind: {sorted(path.name for path in place.iterdir())}")
-    return problems + _compared(target, WRITTEN)
+    return problems + compared(target, WRITTEN)
 
 
-def _compared(path: Path, batches: int) -> list[str]:
+def compared(path: Path, batches: int) -> list[str]:
+    """How a database differs from what so many batches of each collection make."""
     with EmbeddedDatabase.open(path, options=PLAIN) as database:
         return [
             f"{path.name}, {name}: {each}"

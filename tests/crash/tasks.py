@@ -31,6 +31,7 @@ from tests.crash.history import Batch, State
 from tests.crash.mutants import mutant_of
 from tests.crash.observe import observe
 from tests.crash.power import PowerLossFileSystem
+from tests.crash.replays import look_at_replayed, make_archived, replay_until_killed  # noqa: F401 - tasks as well
 from tests.crash.volume import shut_down
 from tests.crash.workload import (
     NAME,
@@ -144,8 +145,8 @@ def recover_until_killed(_: int, path: str, kill_at: int) -> None:
 def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
     """Run the plan on a volume, shut the volume down at a write-class call, and die.
 
-    From the shutdown on no thread tells anything: a sync that was under way may be told to have succeeded, and where the
-    power is lost nobody hears that.
+    From the shutdown on no thread tells anything: a sync that was under way may be told to have succeeded, and where
+    the power is lost nobody hears that.
     """
     tell = reporter(fd)
     telling = threading.Lock()

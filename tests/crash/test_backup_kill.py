@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from tests.crash.forks import Forks, ForkServer
+from tests.trust import Trust
 
 KILLED = -9
 
 
-def killed_at(forks: Forks, directory: Path, act: str, look: str, points: int, seed: int) -> list[list[str]]:
+def killed_at(
+    forks: Forks, directory: Path, act: str, look: str, points: int, seed: int, make: str = "make_source"
+) -> list[list[str]]:
     """Points spread over all the calls that the act makes; what is wrong after each."""
     source = directory / "source"
     source.mkdir()
-    made = forks.map(lambda server, place: server.call("make_source", str(place)), [source])
+    made = forks.map(lambda server, place: server.call(make, str(place)), [source])
     assert made[0].status == 0, made[0].written.decode()
 
     def copied(number: int) -> Path:
@@ -65,3 +68,22 @@ def test_killed_at_any_call(servers: Forks, quick_directory: Path, act: str, loo
 def test_killed_at_many_more_calls(servers: Forks, quick_directory: Path, act: str, look: str) -> None:
     problems = killed_at(servers, quick_directory, act, look, 200, 2)
     assert not any(problems), problems
+
+
+def killed_in_a_replay(servers: Forks, directory: Path, trust: Trust, points: int, seed: int) -> None:
+    problems = killed_at(
+        servers, directory, "replay_until_killed", "look_at_replayed", points, seed, make="make_archived"
+    )
+    failed = [each for each in problems if each]
+    trust.points("P11", len(problems), len(failed), told="restores to a later write")
+    assert len(problems) > points // 2
+    assert not failed, failed
+
+
+def test_killed_at_any_call_of_a_replay(servers: Forks, quick_directory: Path, trust: Trust) -> None:
+    killed_in_a_replay(servers, quick_directory, trust, 8, 3)
+
+
+@pytest.mark.slow
+def test_killed_at_many_more_calls_of_a_replay(servers: Forks, quick_directory: Path, trust: Trust) -> None:
+    killed_in_a_replay(servers, quick_directory, trust, trust.sized(200), 4 + trust.seed)

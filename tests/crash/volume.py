@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Self
 
@@ -54,8 +55,24 @@ class Volume:
 
     def restart(self) -> None:
         """Mount what is left. Nobody may have a file open by now."""
-        _run("umount", str(self.root))
-        self._mount()
+        for _ in range(20):
+            _run("umount", str(self.root))
+            self._mount()
+            if self._is_up():
+                return
+            # The system was not done with the one that was shut down, and mounted that again.
+            time.sleep(0.1)
+        raise RuntimeError(f"{self.root} stays shut down")
+
+    def _is_up(self) -> bool:
+        fd = os.open(self.root, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     def _mount(self) -> None:
         _run("mount", "-o", "noatime", "-t", "ext4", self._device, str(self.root))

@@ -17,6 +17,8 @@ from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, Metric, U8Array
 
 _SAMPLE_ROWS = 4096
+_SAMPLE_COMPONENTS = 1 << 22
+"""At most, whatever the dimension: training takes about twenty bytes for each of them."""
 _CLIP_QUANTILE = 0.9995
 """Components beyond this quantile of the sample are clipped: outliers must not coarsen the steps of all the others."""
 
@@ -118,11 +120,12 @@ class ScalarCodes:
 
 
 def _train(vectors: F32Array, metric: Metric) -> tuple[F32Array, float]:
-    """Centre and step for ``vectors``, from at most ``_SAMPLE_ROWS`` evenly spaced rows."""
+    """Centre and step for ``vectors``, from evenly spaced rows."""
     n, dim = vectors.shape
     if n == 0:
         return np.zeros(dim, np.float32), 1.0
-    sample = vectors[:: max(1, n // _SAMPLE_ROWS)].astype(np.float32)
+    sample_rows = max(1, min(_SAMPLE_ROWS, _SAMPLE_COMPONENTS // dim))
+    sample = vectors[:: -(-n // sample_rows)].astype(np.float32)
     centre = np.zeros(dim, np.float32)
     if metric is not Metric.DOT:
         centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
