@@ -243,8 +243,7 @@ def test_keeping_a_file_twice_is_keeping_it_once(tmp_path: Path) -> None:
     directory = MmapDirectory.open(log, FileSystem(), create=False)
     archive = LogArchive.open(tmp_path / "archive", FileSystem())
     for _ in range(2):
-        for name in directory.names():
-            archive.keep("0" * 16, directory, name)
+        archive.keep("0" * 16, directory, directory.names())
     assert [seq for seq, _ in archive.records("0" * 16, 0)] == list(range(1, history.seqs[-1] + 1))
     assert [seq for seq, _ in archive.records("0" * 16, 2)] == list(range(3, history.seqs[-1] + 1))
     assert list(archive.records("1" * 16, 0)) == []

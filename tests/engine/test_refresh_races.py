@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.engine.written import (
     reading,
     write_and_flush,
 )
+from vecdb.engine.database import EmbeddedDatabase
 from vecdb.errors import NotFound, ResourceExhausted
 from vecdb.storage.io import Buffer, FileSystem
 
@@ -179,3 +181,48 @@ def test_a_write_that_was_taken_back_for_want_of_space_goes_away(writer: Writer)
         writer.upsert()
         collection.refresh()
         check(collection, writer, writer.seq)
+
+
+class KeptAtCommit(FileSystem):
+    """Keeps a copy of the database as a process leaves it that is killed between a commit and its mirror."""
+
+    def __init__(self, path: Path) -> None:
+        self.armed = False
+        self._path = path
+
+    def committed(self, path: Path) -> None:
+        if self.armed and "collections" in path.parts:
+            self.armed = False
+            shutil.copytree(self._path, self._path.with_name("killed"))
+
+
+def test_two_owners_killed_before_their_mirror_leave_no_reader_behind(tmp_path: Path) -> None:
+    """Each time the next one makes the environment anew, with as many transactions and pages."""
+    path = tmp_path / "db"
+
+    def opened() -> tuple[EmbeddedDatabase, KeptAtCommit]:
+        system = KeptAtCommit(path)
+        database = EmbeddedDatabase.open(path, options=OPTIONS, file_system=system)
+        database.create_collection("c", DIM, exist_ok=True).count()  # Opens it, which makes its environment anew.
+        return database, system
+
+    def kill_at_flush(database: EmbeddedDatabase, system: KeptAtCommit, number: int) -> None:
+        collection = database.collection("c")
+        collection.upsert([number], [[number, 1, 2]])
+        system.armed = True
+        collection.flush()
+        database.close()
+        shutil.rmtree(path)
+        path.with_name("killed").rename(path)
+
+    kill_at_flush(*opened(), 1)
+    second = opened()
+    with reading(path) as readers:
+        collection = readers.collection("c")
+        assert {each.id for each in collection.scroll()} == {1}
+        kill_at_flush(*second, 2)
+        third, _ = opened()
+        with third:
+            assert third.collection("c").count() == 2
+            collection.refresh()
+            assert {each.id for each in collection.scroll()} == {1, 2}

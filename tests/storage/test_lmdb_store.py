@@ -29,7 +29,7 @@ from vecdb.errors import (
 )
 from vecdb.storage import lmdb_check, lmdb_store
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.environment import DATA_NAME, Fingerprint, consistent_copy
+from vecdb.storage.environment import DATA_NAME, TAG, TAG_AT, Fingerprint, consistent_copy, state_pages
 from vecdb.storage.io import DiskFull, FileSystem
 from vecdb.storage.lmdb_check import check_environment
 from vecdb.storage.lmdb_store import LmdbStore
@@ -226,6 +226,22 @@ def test_the_file_of_another_environment_is_noticed(directory: MmapDirectory) ->
     (one.path / DATA_NAME).write_bytes(other.read_file(DATA_NAME))
     with pytest.raises(Corruption, match="another environment"):
         LmdbStore.open(one, expected=fingerprint)
+
+
+def test_a_file_made_anew_differs_in_the_pages_that_readers_compare(directory: MmapDirectory) -> None:
+    """Also from one with as many transactions, pages and values."""
+    written(directory, {b"a": b"1"})
+    seen: set[bytes] = set()
+    for _ in range(3):
+        store = LmdbStore.open(directory)  # Nothing is known of the file: it is written anew.
+        seen.add(state_pages(directory))
+        tag = state_pages(directory)[TAG_AT : TAG_AT + TAG.size]
+        for number in range(3):
+            store.commit({b"a": b"%d" % number})
+            seen.add(state_pages(directory))
+        assert state_pages(directory)[TAG_AT : TAG_AT + TAG.size] == tag != bytes(TAG.size)
+        store.close()
+    assert len(seen) == 12
 
 
 def test_a_commit_without_its_mirror_is_kept(directory: MmapDirectory) -> None:

@@ -9,7 +9,7 @@ from tests.storage.faults import FailingFileSystem
 from tests.storage.forgetful import ForgetfulFileSystem, PowerLoss
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted
 from vecdb.storage import mirror
-from vecdb.storage.directory import MmapDirectory
+from vecdb.storage.directory import READ_FILE_BYTES_MAX, MmapDirectory
 from vecdb.storage.environment import Fingerprint
 from vecdb.storage.io import FileSystem
 from vecdb.storage.mirror import Mirror, read_mirror, write_mirror
@@ -22,6 +22,22 @@ def test_a_mirror_comes_back(directory: MmapDirectory) -> None:
     for payload in (b"", b"payload", bytes(100_000)):
         write_mirror(directory, "mirror", payload, FINGERPRINT)
         assert read_mirror(directory, "mirror") == Mirror(payload, FINGERPRINT)
+
+
+def test_a_mirror_of_any_size_that_was_written_can_be_read(directory: MmapDirectory) -> None:
+    payload = bytes(READ_FILE_BYTES_MAX + 1)
+    write_mirror(directory, "mirror", payload, FINGERPRINT)
+    found = read_mirror(directory, "mirror")
+    assert found is not None
+    assert found.payload == payload
+
+
+def test_a_file_that_only_looks_large_is_not_read(directory: MmapDirectory) -> None:
+    write_mirror(directory, "mirror", b"the payload", FINGERPRINT)
+    with (directory.path / "mirror").open("r+b") as file:
+        file.truncate(2**42)
+    with pytest.raises(Corruption, match="its header"):
+        read_mirror(directory, "mirror")
 
 
 def test_every_flipped_byte_and_truncation_is_noticed(directory: MmapDirectory) -> None:

@@ -16,7 +16,7 @@ from tests.storage.logs import Records, filled, last_file, offsets, opened, payl
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import DiskFull, FileSystem
-from vecdb.storage.log_format import HEADER_BYTES, RECORD_HEADER_BYTES
+from vecdb.storage.log_format import HEADER_BYTES, RECORD_HEADER_BYTES, LogHeader
 from vecdb.storage.wal import Log
 
 
@@ -150,6 +150,42 @@ def test_replay_comes_before_append(tmp_path: Path) -> None:
         with pytest.raises(FailedPrecondition):
             use()
     log.close()
+
+
+def test_every_file_names_the_one_with_the_record_before(tmp_path: Path) -> None:
+    """Over closing, reopening, trimming, and files that hold no record."""
+
+    def header() -> LogHeader:
+        path = last_file(tmp_path)
+        return LogHeader.decode(path.read_bytes()[:HEADER_BYTES], str(path), path.name)
+
+    log, _ = opened(tmp_path)
+    log.append(some(1, 5))
+    first = header()
+    assert (first.last_record_file_id, log.file_id_of(5)) == (0, first.file_id)
+    log.rotate()
+    log.append(some(6, 8))
+    second = header()
+    assert second.last_record_file_id == first.file_id
+    assert [log.file_id_of(seq) for seq in (5, 6, 8, 9)] == [first.file_id, second.file_id, second.file_id, 0]
+    log.close()
+    empty = header()
+    assert (empty.predecessor.file_id, empty.last_record_file_id) == (second.file_id, second.file_id)
+    log, _ = opened(tmp_path, 5)
+    assert log.file_id_of(8) == second.file_id
+    log.append(some(9, 9))
+    third = header()
+    assert (third.predecessor.file_id, third.last_record_file_id) == (empty.file_id, second.file_id)
+    log.rotate()
+    assert len(log.trim(9)) == 4
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+    log = Log(MmapDirectory(tmp_path, FileSystem()), last_record_file_id=third.file_id)
+    assert list(log.replay(9)) == []
+    log.append(some(10, 10))
+    log.close()
+    fourth = min(tmp_path.iterdir())
+    assert LogHeader.decode(fourth.read_bytes(), "", fourth.name).last_record_file_id == third.file_id
 
 
 def test_trimming_takes_whole_files_below_the_flushed_seq(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ class Flusher:
             puts.pop(key, None)
 
         def change(manifest: Manifest) -> Manifest:
-            return replace(manifest.with_segment(entry), flushed_seq=memtable.seq_last)
+            log_file_id = state.log.file_id_of(memtable.seq_last)
+            return replace(manifest.with_segment(entry), flushed_seq=memtable.seq_last, log_file_id=log_file_id)
 
         try:
             manifest = state.commit(change, live, puts, expired_keys)

@@ -1,19 +1,21 @@
 """The log archive: closed log files, kept before the log forgets them, to restore a collection as of any write.
 
 One directory a collection, named by its id. A file bears the seqs of its first and last record; it is copied, synced
-and renamed before the log trims its own. A name that is there leads to a whole file, and is never replaced. The last
-file of a collection is never removed, so that records that are missing before it are always noticed.
+and renamed, and its name made durable, before the log trims its own. A name that is there leads to a whole file, and is
+never replaced but by the same bytes. The files of a collection are of one history: no two hold the same seqs, and each
+names the one with the record before. The last one is never removed, so that records that are missing before it are
+always noticed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vecdb.errors import Corruption, FailedPrecondition, NotFound
+from vecdb.errors import Corruption, FailedPrecondition, NotFound, Unavailable
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.file_reader import FileReader
 from vecdb.storage.io import FileSystem, translating
@@ -69,6 +71,9 @@ class LogArchive:
 
     def __init__(self, directory: MmapDirectory) -> None:
         self._directory = directory
+        self._failed = False
+        self._durable: set[tuple[str, str]] = set()
+        """(collection, log file) of what was asked for last and is here for good."""
 
     @classmethod
     def open(cls, path: str | Path, fs: FileSystem, *, create: bool = True) -> LogArchive:
@@ -112,18 +117,37 @@ class LogArchive:
         """The ids of the collections that it has files of."""
         return [each for each in self._directory.children() if _DIRECTORY.fullmatch(each)]
 
-    def keep(self, collection_id: str, log: MmapDirectory, name: str) -> None:
-        """Copy the closed log file ``name``, durably; without effect where it is kept already, or holds no record.
+    def keep(self, collection_id: str, log: MmapDirectory, names: Sequence[str]) -> None:
+        """Copy closed log files, oldest first; on return every one that holds a record is durable here.
+
+        A file that is found here already may be one whose name never became durable: it is written again, unless this
+        object wrote it.
 
         Raises
         ------
         Corruption
-            The file is damaged.
+            A file is damaged.
         FailedPrecondition
-            The archive holds other records of these seqs: a copy of the database was written to.
-        ResourceExhausted, Unavailable
-            The archive could not be written.
+            The archive holds another history of these seqs: another copy of the database was written to.
+        ResourceExhausted
+            There is no space for it; the call may be repeated.
+        Unavailable
+            The device failed, now or before. Nothing is retried: whether the names of earlier files are durable is no
+            longer known, and a later sync that succeeds would not tell.
         """
+        if self._failed:
+            raise Unavailable(f"{self.path} failed before: open the database again", field=str(self.path))
+        self._durable.intersection_update((collection_id, name) for name in names)
+        try:
+            for name in names:
+                if (collection_id, name) not in self._durable:
+                    self._keep(collection_id, log, name)
+                    self._durable.add((collection_id, name))
+        except Unavailable:
+            self._failed = True
+            raise
+
+    def _keep(self, collection_id: str, log: MmapDirectory, name: str) -> None:
         with log.open_reader(name) as reader:
             header = _header(reader, name)
             scan = LogScan(reader, header)
@@ -133,47 +157,52 @@ class LogArchive:
                 return
             kept = _Kept(header.first_seq, scan.last_seq, header.ordinal)
             directory = self._directory.child(collection_id, create=True)
-            if directory.exists(kept.name):
-                _require_same(directory, kept, header)
-                return
+            _require_one_history(directory, kept, header, reader, scan)
             with directory.create(kept.name) as writer:
-                for at in range(0, scan.offset, PIECE_BYTES):
-                    writer.write(reader.pread(min(PIECE_BYTES, scan.offset - at), at))
-                if not scan.closed:
-                    # A file without an end record is as long as it was made, with nothing behind its records.
-                    for at in range(scan.offset, header.allocated_bytes, PIECE_BYTES):
-                        writer.write(bytes(min(PIECE_BYTES, header.allocated_bytes - at)))
+                for piece in _content(reader, scan):
+                    writer.write(piece)
                 writer.finish()
             directory.sync()
 
-    def records(self, collection_id: str, after_seq: int) -> Iterator[tuple[int, bytes]]:
+    def records(self, collection_id: str, after_seq: int, log_file_id: int = 0) -> Iterator[tuple[int, bytes]]:
         """(seq, payload) of the kept records with a seq above ``after_seq``, in order and without a gap.
+
+        Parameters
+        ----------
+        log_file_id
+            Id of the log file that held the record ``after_seq``; 0 where that is not known.
 
         Raises
         ------
         Corruption
             Records are missing, named by their seqs, or damaged.
+        FailedPrecondition
+            The files are not of one history, or not of the one that ``log_file_id`` belongs to.
         """
         if collection_id not in self._directory.children():
             return
         directory = self._directory.child(collection_id, create=False)
-        next_seq = after_seq + 1
+        reached_seq, before_id, before_name = after_seq, log_file_id, ""
         for kept in _in_order(directory):
-            if kept.last_seq < next_seq:
+            if kept.last_seq < max(after_seq, 1):
                 continue
-            if kept.first_seq > next_seq:
+            if kept.first_seq > reached_seq + 1:
                 raise Corruption(
-                    f"{directory.path} lacks the records {next_seq} to {kept.first_seq - 1}: its next file is "
+                    f"{directory.path} lacks the records {reached_seq + 1} to {kept.first_seq - 1}: its next file is "
                     f"{kept.name}",
                     field=str(directory.path),
-                    value=next_seq,
+                    value=reached_seq + 1,
                 )
             with directory.open_reader(kept.name) as reader:
-                scan = LogScan(reader, _header(reader, kept.name_in_log))
+                header = _header(reader, kept.name_in_log)
+                # The first file may begin before what is asked for, and then holds the record ``after_seq`` itself.
+                own_id = header.file_id if kept.first_seq <= reached_seq else header.last_record_file_id
+                if (before_name and kept.first_seq <= reached_seq) or (before_id and own_id not in (0, before_id)):
+                    raise _other_history(directory, kept.name, before_name or "what was backed up")
+                scan = LogScan(reader, header)
                 for seq, payload in scan.records(None):
-                    if seq >= next_seq:
+                    if seq > after_seq:
                         yield seq, payload
-                        next_seq = seq + 1
                 if scan.last_seq != kept.last_seq:
                     raise Corruption(
                         f"{reader.path} ends with the record {scan.last_seq}, not {kept.last_seq}: it is damaged at "
@@ -182,6 +211,7 @@ class LogArchive:
                         limit=kept.last_seq,
                         value=scan.offset,
                     )
+            reached_seq, before_id, before_name = kept.last_seq, header.file_id, kept.name
 
     def prunable(self, collection_id: str, until_seq: int) -> Prunable:
         """The files of a collection that hold no record above ``until_seq``, without its last one.
@@ -233,12 +263,50 @@ def _header(reader: FileReader, name: str) -> LogHeader:
     return LogHeader.decode(reader.pread(min(HEADER_BYTES, reader.size_bytes), 0), str(reader.path), name)
 
 
-def _require_same(directory: MmapDirectory, kept: _Kept, header: LogHeader) -> None:
-    with directory.open_reader(kept.name) as reader:
-        found = _header(reader, kept.name_in_log)
-    if found != header:
-        raise FailedPrecondition(
-            f"{reader.path} holds other records of the same seqs: two copies of one database use one log archive",
-            field="log_archive",
-            value=reader.path,
-        )
+def _content(reader: FileReader, scan: LogScan) -> Iterator[bytes]:
+    """What is kept of a file that was scanned to its end, in pieces."""
+    for at in range(0, scan.offset, PIECE_BYTES):
+        yield reader.pread(min(PIECE_BYTES, scan.offset - at), at)
+    if not scan.closed:
+        # A file without an end record is as long as it was made, with nothing behind its records.
+        allocated_bytes = scan.header.allocated_bytes
+        for at in range(scan.offset, allocated_bytes, PIECE_BYTES):
+            yield bytes(min(PIECE_BYTES, allocated_bytes - at))
+
+
+def _require_one_history(
+    directory: MmapDirectory, kept: _Kept, header: LogHeader, reader: FileReader, scan: LogScan
+) -> None:
+    """See to it that a file goes with those that are there: it is one of them, or linked to them, with other seqs."""
+    for other in _in_order(directory):
+        if other.last_seq + 1 < kept.first_seq or other.first_seq > kept.last_seq + 1:
+            continue
+        with directory.open_reader(other.name) as found:
+            their = _header(found, other.name_in_log)
+            if other == kept:
+                fits = their == header and _same(found, _content(reader, scan))
+            elif other.last_seq < kept.first_seq:
+                fits = header.last_record_file_id in (0, their.file_id)
+            else:
+                fits = other.first_seq > kept.last_seq and their.last_record_file_id in (0, header.file_id)
+        if not fits:
+            raise _other_history(directory, other.name, kept.name_in_log)
+
+
+def _same(found: FileReader, pieces: Iterable[bytes]) -> bool:
+    at = 0
+    for piece in pieces:
+        if at + len(piece) > found.size_bytes or found.pread(len(piece), at) != piece:
+            return False
+        at += len(piece)
+    return at == found.size_bytes
+
+
+def _other_history(directory: MmapDirectory, name: str, than: str) -> FailedPrecondition:
+    path = directory.path_of(name)
+    return FailedPrecondition(
+        f"{path} is of another history than {than}: the database was put back to an earlier state or copied, and "
+        "written to again; use another archive directory, and take a new backup",
+        field="log_archive",
+        value=path,
+    )

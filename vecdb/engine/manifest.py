@@ -64,6 +64,8 @@ class Manifest:
         Every effect at or below it is in the segments; every one above is in the log.
     hash_key
         Secret of the hash over ids.
+    log_file_id
+        Id of the log file that held the record ``flushed_seq``; 0 where that is not known.
     """
 
     collection: str
@@ -74,6 +76,7 @@ class Manifest:
     next_segment_id: int = 1
     segments: tuple[SegmentEntry, ...] = ()
     snapshots: tuple[SnapshotEntry, ...] = ()
+    log_file_id: int = 0
 
     def segment(self, segment_id: int) -> SegmentEntry | None:
         """The segment of this number."""
@@ -120,6 +123,7 @@ class Manifest:
             segments=[_encode_segment(each) for each in self.segments],
             id_hash_key=self.hash_key,
             snapshots=[_encode_snapshot(each) for each in self.snapshots],
+            log_file_id=self.log_file_id,
         )
         return message.SerializeToString(deterministic=True)
 
@@ -146,6 +150,7 @@ class Manifest:
                 message.next_segment_id,
                 tuple(_decode_segment(each) for each in message.segments),
                 tuple(_decode_snapshot(each) for each in message.snapshots),
+                message.log_file_id,
             )
         except FailedPrecondition:
             raise

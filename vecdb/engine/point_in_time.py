@@ -116,19 +116,26 @@ class Replay:
         self._options = replace(options, graph_rows_min=2**31, compaction=False, log_archive=None)
         self._kernels = kernels
 
-    def run(self, told: BackupCollection, directory: MmapDirectory, collection_id: str) -> RestoredCollection:
+    def run(
+        self, told: BackupCollection, log_file_id: int, directory: MmapDirectory, collection_id: str
+    ) -> RestoredCollection:
         """Replay what the archive has of a collection that was restored into ``directory``.
+
+        Parameters
+        ----------
+        log_file_id
+            Id of the log file that held the last write of the backup; 0 where that is not known.
 
         Raises
         ------
         Corruption
             Records are missing or damaged.
         FailedPrecondition
-            The archive ends before the write that was asked for.
+            The archive ends before the write that was asked for, or holds another history than the backup's.
         """
         seq, points = told.seq, told.points
         if self._until.concerns(told):
-            for part in _parts(self._records(told)):
+            for part in _parts(self._records(told, log_file_id)):
                 _append(directory, seq, part)
                 seq, points = self._recovered(directory, collection_id)
                 assert seq == part[-1][0], (seq, part[-1][0])
@@ -142,11 +149,11 @@ class Replay:
             )
         return RestoredCollection(told.name, seq, points, seq - told.seq)
 
-    def _records(self, told: BackupCollection) -> Iterator[tuple[int, bytes]]:
+    def _records(self, told: BackupCollection, log_file_id: int) -> Iterator[tuple[int, bytes]]:
         until = self._until
         if until.seq == told.seq:
             return
-        for seq, payload in self._archive.records(told.collection_id, told.seq):
+        for seq, payload in self._archive.records(told.collection_id, told.seq, log_file_id):
             if until.time_us is not None and decode_record(seq, payload).time_us > until.time_us:
                 return
             yield seq, payload

@@ -130,7 +130,11 @@ def open_collection_state(
     metadata, manifest = resources.reserve.spent_on(lambda: read_manifest(directory, collection_id), events.report)
     events.collection = manifest.collection
     try:
-        log = Log(directory.child(LOG, create=False), file_bytes_first=options.log_file_bytes_first)
+        log = Log(
+            directory.child(LOG, create=False),
+            file_bytes_first=options.log_file_bytes_first,
+            last_record_file_id=manifest.log_file_id,
+        )
     except BaseException:
         metadata.close()
         raise

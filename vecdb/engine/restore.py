@@ -82,7 +82,8 @@ def restore(
         A file is damaged, was interrupted, or is no backup; or records are missing from the log archive. Nothing is
         left.
     FailedPrecondition
-        ``path`` is not empty, the backup is of another format version, or the log archive ends before ``until_seq``.
+        ``path`` is not empty, the backup is of another format version, or the log archive ends before ``until_seq``, or
+        holds another history than the backup's: the database was put back to an earlier state and written to again.
     InvalidArgument
         The backup holds later writes than were asked for.
     NotFound
@@ -327,5 +328,5 @@ class _Restoring:
         manifest = replace(metadata.manifest, collection_id=collection_id)
         write_metadata(directory, manifest, metadata.live, metadata.requests)
         if self._replay is not None:
-            return self._replay.run(told, directory, collection_id)
+            return self._replay.run(told, manifest.log_file_id, directory, collection_id)
         return RestoredCollection(told.name, told.seq, told.points)

@@ -19,8 +19,13 @@ from vecdb.results import SnapshotInfo
 from vecdb.schema import check_name
 from vecdb.segment.layout import SegmentEntry
 from vecdb.segment.reader import SegmentReader
+from vecdb.storage.array_format import FileRef
 
 SNAPSHOTS_MAX = 1_000
+MANIFEST_BYTES_MAX = 32 << 20
+"""A snapshot is refused where the manifest would be larger: every commit writes all of it, twice."""
+_WIDEST = 2**63
+"""A number that takes as many bytes as any."""
 
 
 class Snapshots:
@@ -46,19 +51,21 @@ class Snapshots:
         AlreadyExists
             There is a snapshot of this name.
         ResourceExhausted
-            No disk space, or too many snapshots.
+            No disk space, too many snapshots, or too many files in them.
         Unavailable
             The device failed; the writer is stopped.
         """
         check_name(name, "snapshot")
         state = self._state
         self._refuse_taken(name)
+        self._refuse_large(name)
         self._flush()
         number = state.take_segment_id()
         file_name = f"{number:010d}.{LIVE_ROLE}.0"
         # No flush and no compaction meanwhile: the file is to say what the commit says.
         with state.replacing:
             self._refuse_taken(name)
+            self._refuse_large(name)
             seq = state.manifest.flushed_seq
             live = dict(state.stored_live)
             try:
@@ -162,6 +169,20 @@ class Snapshots:
                 field="snapshot",
                 limit=SNAPSHOTS_MAX,
                 value=len(snapshots),
+            )
+
+    def _refuse_large(self, name: str) -> None:
+        """Refuse a snapshot that makes the manifest too large; what is written without one always finds its room."""
+        manifest = self._state.manifest
+        snapshot = SnapshotEntry(name, _WIDEST, _WIDEST, manifest.segments, FileRef("", _WIDEST, _WIDEST, _WIDEST))
+        size_bytes = len(manifest.with_snapshot(snapshot).encode())
+        if size_bytes > MANIFEST_BYTES_MAX:
+            raise ResourceExhausted(
+                f"with snapshot {name!r} the manifest of the collection has {size_bytes} bytes, more than "
+                f"{MANIFEST_BYTES_MAX}: drop snapshots, or compact before taking one",
+                field="snapshot",
+                limit=MANIFEST_BYTES_MAX,
+                value=size_bytes,
             )
 
     def _info(self, snapshot: SnapshotEntry) -> SnapshotInfo:

@@ -206,12 +206,10 @@ class CollectionState:
         if self.log_archive is not None:
             log = self.directory.child(LOG, create=False)
             try:
-                for name in self.log.trimmable(flushed_seq):
-                    self.log_archive.keep(self.manifest.collection_id, log, name)
+                self.log_archive.keep(self.manifest.collection_id, log, self.log.trimmable(flushed_seq))
             except VecdbError as error:
                 # The log keeps them, and grows; the next flush tries again.
-                name = type(error).__name__
-                self.events.report("log_not_archived", level=logging.ERROR, file=error.field, error=name)
+                self.events.report("log_not_archived", level=logging.ERROR, file=error.field, error=error.message)
                 return
         try:
             self.log.trim(flushed_seq)

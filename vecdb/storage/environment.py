@@ -30,6 +30,9 @@ _ROOT: Final = struct.Struct("<8sIIQQQQ")
 _KEY_LENGTH: Final = struct.Struct("<H")
 _META_BYTES: Final = 2 * resource.getpagesize()
 """The first two pages, which tell what state the file is in."""
+TAG: Final = struct.Struct("<Q")
+TAG_AT: Final = 2048
+"""Where a file has a random number of its own: in the first page, far behind what LMDB writes there (152 bytes)."""
 _READ_BYTES: Final = 1 << 20
 _COPY_ATTEMPTS: Final = 100
 
@@ -162,7 +165,9 @@ def present_digest(directory: MmapDirectory) -> int:
 def state_pages(directory: MmapDirectory) -> bytes:
     """The first two pages of the data file, one of which every commit changes.
 
-    While they stay as they are, so does all that the environment holds; they may have been read amid a change.
+    While they stay as they are, so does all that the environment holds; they may have been read amid a change. A file
+    that takes the place of another differs in its tag: LMDB counts the transactions of each file from 1, so that two
+    of the same shape would be alike.
 
     Raises
     ------

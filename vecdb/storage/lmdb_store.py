@@ -31,6 +31,8 @@ from vecdb.storage.directory import TEMPORARY_SUFFIX, MmapDirectory
 from vecdb.storage.environment import (
     CHECKSUM,
     DATA_NAME,
+    TAG,
+    TAG_AT,
     Fingerprint,
     Root,
     consistent_copy,
@@ -360,6 +362,8 @@ def _replace(directory: MmapDirectory, root: Root, values: Mapping[bytes, bytes]
     env = _open_lmdb(temporary, max(map_bytes, 4 * sum(map(len, values.values()))))
     try:
         with translating(temporary, "write"):
+            # LMDB has made the first two pages, and never writes this part of them again; the commit makes it durable.
+            fs.patch(temporary, TAG.pack(random_id()), TAG_AT)
             fs.committing(temporary)
         # Given the generation before, so that the transaction which fills the new file arrives at the right one.
         with env.begin(write=True, buffers=True) as transaction:

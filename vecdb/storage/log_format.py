@@ -31,9 +31,9 @@ MAGIC_BYTES: Final = 4
 
 _MAGIC: Final = b"VECDBLOG"
 _VERSION: Final = 1
-_HEADER: Final = struct.Struct("<8sIIQQQQQQ")
+_HEADER: Final = struct.Struct("<8sIIQQQQQQQ")
 """magic, version, header bytes, file id, ordinal, first seq, allocated bytes, then of the predecessor: file id and
-valid end; zeros up to the checksum."""
+valid end; the id of the file with the record before; zeros up to the checksum."""
 _CHECKSUM: Final = struct.Struct("<Q")
 _RECORD: Final = struct.Struct("<4sBBHIIQQQ")
 """magic, kind, zero, zero, payload bytes, header check, seq, synced before, payload checksum."""
@@ -75,6 +75,9 @@ class LogHeader:
         The size it was made with; it is cut to its last record once, when it is closed.
     predecessor
         The file before.
+    last_record_file_id
+        Id of the file that holds the record before ``first_seq``, which need not be the predecessor; 0 where there is
+        none, or it is not known.
     """
 
     file_id: int
@@ -82,6 +85,7 @@ class LogHeader:
     first_seq: int
     allocated_bytes: int
     predecessor: Predecessor
+    last_record_file_id: int = 0
 
     @property
     def name(self) -> str:
@@ -100,6 +104,7 @@ class LogHeader:
             self.allocated_bytes,
             self.predecessor.file_id,
             self.predecessor.valid_end,
+            self.last_record_file_id,
         ).ljust(HEADER_BYTES - _CHECKSUM.size, b"\0")
         return body + _CHECKSUM.pack(checksum64(body))
 
@@ -118,14 +123,16 @@ class LogHeader:
         if len(data) < HEADER_BYTES or _CHECKSUM.unpack_from(data, len(body))[0] != checksum64(body):
             raise Corruption(f"{path} has a damaged header at offset 0", field=path, value=0)
         fields = _HEADER.unpack_from(body)
-        magic, version, _header_bytes, file_id, ordinal, first_seq, allocated_bytes, before_id, before_end = fields
+        magic, version, _header_bytes, file_id, ordinal, first_seq, allocated_bytes, *before = fields
+        before_id, before_end, last_record_file_id = before
         if magic != _MAGIC:
             raise Corruption(f"{path} has a damaged header at offset 0", field=path, value=0)
         if version != _VERSION:
             raise FailedPrecondition(
                 f"{path} is of format version {version}, this build reads {_VERSION}", field=path, limit=_VERSION
             )
-        header = cls(file_id, ordinal, first_seq, allocated_bytes, Predecessor(before_id, before_end))
+        predecessor = Predecessor(before_id, before_end)
+        header = cls(file_id, ordinal, first_seq, allocated_bytes, predecessor, last_record_file_id)
         if header.name != name:
             raise Corruption(f"{path} holds the log file {header.name}", field=path, value=header.name)
         return header

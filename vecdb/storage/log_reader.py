@@ -52,11 +52,12 @@ class LogRecovery:
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    """A file that is not written any more."""
+    """A file that is not written any more; its id is 0 where it was not read, as all its records are flushed."""
 
     name: str
     last_seq: int
     size_bytes: int
+    file_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class LogReader:
         count = 0
         scan: LogScan | None = None
         sealed = [
-            SealedFile(file.name, following.first_seq - 1, 0)
+            SealedFile(file.name, following.first_seq - 1, 0, 0)
             for file, following in itertools.pairwise(files[: first + 1])
         ]
         for number, header in enumerate(headers):
@@ -146,7 +147,7 @@ class LogReader:
                     reader.sync()
             if following is not None and scan.last_seq + 1 != following.first_seq:
                 raise self._missing(scan.last_seq + 1, following.first_seq - 1, following.name)
-            sealed.append(SealedFile(header.name, scan.last_seq, scan.offset))
+            sealed.append(SealedFile(header.name, scan.last_seq, scan.offset, header.file_id))
         if scan is None:
             return FoundLog(LogRecovery(count, after_seq, 0, None, None), tuple(sealed), None)
         self._end = LogEnd(scan.header, scan.offset, scan.last_seq, scan.closed)

@@ -15,6 +15,7 @@ from vecdb.errors import Corruption, FailedPrecondition
 from vecdb.storage.checksum import checksum64
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import Fingerprint, present_digest
+from vecdb.storage.file_reader import FileReader
 
 _MAGIC: Final = b"VECDBMIR"
 _VERSION: Final = 1
@@ -68,11 +69,18 @@ def read_mirror(directory: MmapDirectory, name: str) -> Mirror | None:
     """
     if not directory.exists(name):
         return None
-    path = str(directory.path_of(name))
-    data = directory.read_file(name)
+    with directory.open_reader(name) as reader:
+        return _read(reader)
+
+
+def _read(reader: FileReader) -> Mirror:
+    """The same, of an open file: what its header does not bear out is not read, so that no size is too large for it."""
+    path = str(reader.path)
+    size_bytes = reader.size_bytes
     payload_at = _HEADER.size + _CHECKSUM.size
-    if len(data) < payload_at + _CHECKSUM.size:
-        raise Corruption(f"{path} is cut off at byte {len(data)}", field=path, value=len(data))
+    if size_bytes < payload_at + _CHECKSUM.size:
+        raise Corruption(f"{path} is cut off at byte {size_bytes}", field=path, value=size_bytes)
+    data = reader.pread(payload_at, 0)
     magic, version, _zero, environment_id, generation, digest, payload_bytes = _HEADER.unpack_from(data)
     if magic != _MAGIC or _CHECKSUM.unpack_from(data, _HEADER.size)[0] != checksum64(data[: _HEADER.size]):
         raise Corruption(f"{path} is damaged at offset 0", field=path, value=0)
@@ -80,10 +88,11 @@ def read_mirror(directory: MmapDirectory, name: str) -> Mirror | None:
         raise FailedPrecondition(
             f"{path} is of format version {version}, this build reads {_VERSION}", field=path, limit=_VERSION
         )
-    if len(data) != payload_at + payload_bytes + _CHECKSUM.size:
-        raise Corruption(f"{path} has {len(data)} bytes, not what its header says", field=path, value=len(data))
+    if size_bytes != payload_at + payload_bytes + _CHECKSUM.size:
+        raise Corruption(f"{path} has {size_bytes} bytes, not what its header says", field=path, value=size_bytes)
     end = payload_at + payload_bytes
-    if _CHECKSUM.unpack_from(data, end)[0] != checksum64(data[:end]):
+    data = reader.pread(size_bytes, 0)
+    if _CHECKSUM.unpack_from(data, end)[0] != checksum64(memoryview(data)[:end]):
         raise Corruption(f"{path} is damaged at or after offset {payload_at}", field=path, value=payload_at)
     return Mirror(data[payload_at:end], Fingerprint(environment_id, generation, digest))
 

@@ -46,6 +46,8 @@ class Log:
         Size of the first file made; each further one is twice as large.
     file_bytes_max
         Up to this. A group of records that needs more gets a file of its own.
+    last_record_file_id
+        Id of the file that held the last record, for a log of which all files were trimmed; 0 where nobody knows it.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Log:
         *,
         file_bytes_first: int = FILE_BYTES_FIRST,
         file_bytes_max: int = FILE_BYTES_MAX,
+        last_record_file_id: int = 0,
     ) -> None:
         self.poisoned = False
         self._directory = directory
@@ -64,6 +67,7 @@ class Log:
         self._active: LogFile | None = None
         self._sealed: list[SealedFile] = []
         self._predecessor = Predecessor(0, 0)
+        self._last_record_file_id = last_record_file_id
         self._ordinal = 0
         self._last_seq = 0
         self._durable_seq = 0
@@ -158,6 +162,7 @@ class Log:
             except OSError as error:
                 raise self._failed_write(file, error) from error
             self._last_seq = parts[-1][0]
+            self._last_record_file_id = file.header.file_id
             self.poisoned = False
 
     def sync(self) -> int:
@@ -186,6 +191,14 @@ class Log:
         with self._mutex:
             self._require_writable()
             self._seal()
+
+    def file_id_of(self, seq: int) -> int:
+        """Id of the file that holds the record ``seq``; 0 where it was not read, or is gone."""
+        with self._mutex:
+            held = next((file.file_id for file in self._sealed if file.last_seq >= seq), 0)
+            if not held and self._active is not None and self._active.header.first_seq <= seq <= self._last_seq:
+                held = self._active.header.file_id
+            return held
 
     def trimmable(self, flushed_seq: int) -> list[str]:
         """The names of the files that ``trim`` would unlink, oldest first; they do not change any more."""
@@ -251,6 +264,8 @@ class Log:
         if end is not None:
             self._predecessor = Predecessor(end.header.file_id, end.offset)
             self._ordinal = end.header.ordinal
+            holds_records = end.last_seq >= end.header.first_seq
+            self._last_record_file_id = end.header.file_id if holds_records else end.header.last_record_file_id
             # A log that was not closed is ended by the next close, also if nothing is appended until then.
             self._unsealed = not end.closed and end.offset > HEADER_BYTES
 
@@ -288,7 +303,14 @@ class Log:
         return self._active
 
     def _make_file(self, allocated_bytes: int) -> LogFile:
-        header = LogHeader(random_id(), self._ordinal + 1, self._last_seq + 1, allocated_bytes, self._predecessor)
+        header = LogHeader(
+            random_id(),
+            self._ordinal + 1,
+            self._last_seq + 1,
+            allocated_bytes,
+            self._predecessor,
+            self._last_record_file_id,
+        )
         self.poisoned = True  # As in ``append``.
         try:
             file = LogFile.make(self._directory, header)
@@ -327,7 +349,7 @@ class Log:
         self._durable_seq = self._last_seq
         self._predecessor = Predecessor(file.header.file_id, file.end)
         self._unsealed = True
-        self._sealed.append(SealedFile(file.header.name, self._last_seq, file.end))
+        self._sealed.append(SealedFile(file.header.name, self._last_seq, file.end, file.header.file_id))
         file.close()
 
     def _sync(self, file: LogFile) -> None:

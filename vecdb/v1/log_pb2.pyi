@@ -108,7 +108,7 @@ class Snapshot(_message.Message):
     def __init__(self, name: _Optional[str] = ..., created_us: _Optional[int] = ..., seq: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., live: _Optional[_Union[SegmentFile, _Mapping]] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("collection", "collection_id", "schema", "flushed_seq", "next_segment_id", "segments", "id_hash_key", "snapshots")
+    __slots__ = ("collection", "collection_id", "schema", "flushed_seq", "next_segment_id", "segments", "id_hash_key", "snapshots", "log_file_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,7 @@ class Manifest(_message.Message):
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     ID_HASH_KEY_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
+    LOG_FILE_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_id: str
     schema: _values_pb2.CollectionSchema
@@ -125,7 +126,8 @@ class Manifest(_message.Message):
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
     id_hash_key: bytes
     snapshots: _containers.RepeatedCompositeFieldContainer[Snapshot]
-    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., schema: _Optional[_Union[_values_pb2.CollectionSchema, _Mapping]] = ..., flushed_seq: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., id_hash_key: _Optional[bytes] = ..., snapshots: _Optional[_Iterable[_Union[Snapshot, _Mapping]]] = ...) -> None: ...
+    log_file_id: int
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., schema: _Optional[_Union[_values_pb2.CollectionSchema, _Mapping]] = ..., flushed_seq: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., id_hash_key: _Optional[bytes] = ..., snapshots: _Optional[_Iterable[_Union[Snapshot, _Mapping]]] = ..., log_file_id: _Optional[int] = ...) -> None: ...
 
 class CatalogueEntry(_message.Message):
     __slots__ = ("name", "collection_id", "created_us")
