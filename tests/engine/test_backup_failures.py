@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import tarfile
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -92,6 +93,10 @@ def test_a_failed_read_gives_no_backup_and_is_named(base: Path, tmp_path: Path) 
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.vbak", "db"]
         assert docs.count() == 12
         database.backup(tmp_path / "b.vbak")
+    with tarfile.open(tmp_path / "b.vbak") as archive:
+        largest = max(archive.getmembers(), key=lambda member: member.size)
+    # So far behind the beginning that no file which a restore writes, and reads again, is as long.
+    unreadable = UnreadableFileSystem(errno.EIO, largest.offset_data + largest.size - 1)
     unreadable.armed = True
     with pytest.raises(Corruption, match=r"b\.vbak"):
         restore_with(unreadable, tmp_path / "b.vbak", tmp_path / "r")

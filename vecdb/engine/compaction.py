@@ -167,23 +167,30 @@ class Compactor:
                     field="timeout_s",
                     limit=timeout_s,
                 )
+            self._state.check_not_closing()
             time.sleep(_SWEEP_STEP_S)
         self._refuse_pinned()
         self._state.check_trimmed()
         return _report(before, self._totals(), rows_dropped)
 
+    def cancel_waiting(self) -> None:
+        """Answer those who wait for a merge that has not begun, once the collection is closing.
+
+        Whoever closes it waits for them, and the thread that merges may be busy with another collection.
+        """
+        self._answer_waiting(Cancelled("the collection is closing", field="collection"))
+
     def stop(self) -> None:
         """Wait until the running merge has noticed that the collection is closing."""
         self._alarm.stop()
         self._work.stop()
-        while self._requests:
-            self._requests.popleft().future.set_exception(Cancelled("the collection is closing", field="collection"))
 
     def _request(self, groups_of: Callable[[], Iterable[tuple[int, ...]]], timeout_s: float) -> CompactionReport:
         request = _Request(groups_of, Future())
         self._requests.append(request)
-        self._work.schedule()
+        # After it was appended: whoever begins to close later finds it, and cancels it.
         self._state.check_not_closing()
+        self._work.schedule()
         try:
             return request.future.result(timeout_s)
         except FutureTimeoutError as error:
@@ -249,14 +256,23 @@ class Compactor:
                 )
 
     def _merge_what_is_due(self) -> None:
+        try:
+            self._merge_in_turn()
+        except BaseException as error:
+            self._answer_waiting(error)
+            raise
+
+    def _merge_in_turn(self) -> None:
+        """First what was asked for, then what is due, until there is neither."""
         state = self._state
         while not state.closing.is_set():
-            # After a failure in the middle of a commit, files that it may have named must stay as they are.
-            if state.stopped_by is not None and not self._requests:
-                return
-            if self._requests:
-                self._answer(self._requests.popleft())
+            request = self._next_request()
+            if request is not None:
+                self._answer(request)
                 continue
+            # After a failure in the middle of a commit, files that it may have named must stay as they are.
+            if state.stopped_by is not None:
+                return
             due: tuple[int, ...] = ()
             try:
                 due = self._due()
@@ -301,6 +317,17 @@ class Compactor:
     def _next_merge(self, sizes: Iterable[SegmentSize]) -> tuple[int, ...]:
         waiting = self._postponed.waiting()
         return self._policy.next_merge([each for each in sizes if each.segment_id not in waiting])
+
+    def _next_request(self) -> _Request | None:
+        """Whoever takes a request answers it: the thread that merges, or the one that begins to close."""
+        try:
+            return self._requests.popleft()
+        except IndexError:
+            return None
+
+    def _answer_waiting(self, error: BaseException) -> None:
+        while (request := self._next_request()) is not None:
+            request.future.set_exception(error)
 
     def _answer(self, request: _Request) -> None:
         # Whoever asks wants another look at what was left out: a device may fail to read only once.

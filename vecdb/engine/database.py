@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -42,7 +42,7 @@ from vecdb.results import BackupReport, Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import DiskFull, FileSystem
-from vecdb.storage.lock import DirectoryLock
+from vecdb.storage.lock import DirectoryLock, require_own_process
 from vecdb.storage.reserve import Reserve
 
 
@@ -83,6 +83,11 @@ class EmbeddedDatabase(Database):
         self._open = Leases(options.open_collections_max, self._open_collection)
         self._lookup = Lookup(lambda: catalogue.entries, self._open)
         self._changing = threading.Lock()
+        """Held while the catalogue changes, and never until others end their calls, which they may not do."""
+        self._drop_ended = threading.Condition(self._changing)
+        self._drops = 0
+        """Collections that are in the catalogue no more, and whose files are not all removed yet."""
+        self._closing = threading.Lock()
         self._closed = False
 
     @classmethod
@@ -192,6 +197,7 @@ class EmbeddedDatabase(Database):
         check_name(name, "collection")
         self._check_open()
         with self._changing:
+            self._check_open()
             if name in self._catalogue.entries:
                 found = self.collection(name)
                 if exist_ok and found.schema == schema:
@@ -234,12 +240,20 @@ class EmbeddedDatabase(Database):
         check_name(name, "collection")
         self._check_open()
         with self._changing:
+            self._check_open()
             collection_id = self._lookup.entry(name).collection_id
             self._resources.reserve.spent_on(lambda: self._catalogue.remove(name), Events(name).report)
+            self._drops += 1
+        # The name is free by now: whoever takes it gets another directory.
+        try:
+            self._open.close_dropped(collection_id)
+        finally:
             try:
-                self._open.close_dropped(collection_id)
-            finally:
                 self._collections.remove_child(collection_id)
+            finally:
+                with self._drop_ended:
+                    self._drops -= 1
+                    self._drop_ended.notify_all()
 
     def backup(
         self, target: Target, *, since: str | Path | None = None, progress: Progress | None = None
@@ -270,17 +284,25 @@ class EmbeddedDatabase(Database):
 
     def close(self) -> None:
         """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""
-        with self._changing:
-            if self._closed:
-                return
-            self._lock.check()
-            self._closed = True
-            try:
-                self._open.close_all()
-            finally:
-                self._threads.shut_down()
-                self._catalogue.close()
-                self._lock.release()
+        # Ahead of every lock: one that a thread of the parent held when it forked is held for ever in the child.
+        require_own_process(self.path, self._lock.holder.pid)
+        with self._closing:
+            with self._changing:
+                if self._closed:
+                    return
+                self._closed = True
+            with ExitStack() as closing:
+                # Last in, first out; each is done, whatever becomes of the others.
+                closing.callback(self._lock.release)
+                closing.callback(self._catalogue.close)
+                closing.callback(self._threads.shut_down)
+                closing.callback(self._wait_for_drops)
+                closing.callback(self._open.close_all)
+
+    def _wait_for_drops(self) -> None:
+        """Once the lock is released, the directories may be another process's."""
+        with self._drop_ended:
+            self._drop_ended.wait_for(lambda: not self._drops)
 
     def _lease(self, name: str, collection_id: str) -> Lease[OpenCollection]:
         self._check_open()

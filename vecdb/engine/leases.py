@@ -143,13 +143,14 @@ class Leases(Generic[Opened]):
                 slot.opened.begin_close()
             while slot.leases:
                 self._changed.wait()
-            del self._slots[collection_id]
+            if self._slots.pop(collection_id, None) is None:
+                return  # Somebody else drops it too.
         with slot.lock:
             if slot.opened is not None:
                 _close_reporting(collection_id, slot.opened, keep=False)
 
     def close_all(self) -> None:
-        """Refuse further leases, wait for the present ones, close everything."""
+        """Refuse further leases, wait for the present ones, close everything but what ``close_dropped`` closes."""
         with self._changed:
             self._closed = True
             for slot in self._slots.values():
@@ -157,8 +158,7 @@ class Leases(Generic[Opened]):
                     slot.opened.begin_close()
             while any(slot.leases for slot in self._slots.values()):
                 self._changed.wait()
-            slots = list(self._slots.values())
-            self._slots.clear()
+            slots = [self._slots.pop(each) for each in list(self._slots) if each not in self._dropped]
         with ExitStack() as closing:
             # Each is closed, whatever becomes of the others.
             for slot in slots:

@@ -133,11 +133,27 @@ class CollectionReplica(OpenCollection):
 
     def _view_at(self, at: str) -> View:
         """The present view, or the one that a snapshot keeps, unless its owner has dropped it meanwhile."""
-        try:
-            return super()._view_at(at)
-        except Corruption:
+        if not at:
+            return self._state.view
+        damaged = False
+        while True:
+            snapshot = self._state.manifest.snapshot(at)
+            failure: Corruption | None = None
+            try:
+                view = self._snapshots.view(at, damaged=damaged)
+            except Corruption as error:
+                failure = error
+            else:
+                if not damaged:
+                    return view
+            # What is missing was unlinked when the snapshot was dropped; of one that is still there, it is damaged.
             self.refresh()
-            return super()._view_at(at)
+            still_there = self._state.manifest.snapshot(at) == snapshot
+            if damaged and still_there:
+                if failure is not None:
+                    raise failure
+                return view
+            damaged = still_there
 
     def _view_after(self, seq: int, at: str) -> View:
         """The view with the write ``seq`` in it, refreshed until it is."""

@@ -14,7 +14,7 @@ from vecdb.engine.manifest import LIVE_ROLE, Manifest, SnapshotEntry
 from vecdb.engine.snapshot_file import read_live, write_live
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import SegmentView, View
-from vecdb.errors import AlreadyExists, Corruption, NotFound, ResourceExhausted, Unavailable
+from vecdb.errors import AlreadyExists, NotFound, ResourceExhausted, Unavailable
 from vecdb.results import SnapshotInfo
 from vecdb.schema import check_name
 from vecdb.segment.layout import SegmentEntry
@@ -106,24 +106,32 @@ class Snapshots:
         """All of them, by name."""
         return [self._info(each) for each in self._state.manifest.snapshots]
 
-    def view(self, name: str) -> View:
-        """What a snapshot holds.
+    def view(self, name: str, *, damaged: bool = False) -> View:
+        """What a snapshot holds; its files stay for as long as the view is held, or are mapped by who only reads.
+
+        Parameters
+        ----------
+        damaged
+            Where this process only reads: files may be missing or damaged, which is then an error where one is needed.
 
         Raises
         ------
         NotFound
             There is none of this name.
         Corruption
-            The file of its live rows is damaged.
+            The file of its live rows is damaged. Where this process only reads: any file of it is damaged, or was
+            unlinked because the snapshot was dropped.
         """
         with self._lock:
             self._forget_dropped()
-            snapshot = self._state.manifest.snapshot(name)
-            if snapshot is None:
-                raise _not_found(name)
             known = self._views.get(name)
             if known is None:
-                known = self._views[name] = (snapshot, self._opened_unless_dropped(snapshot))
+                # Dropped at the same moment, it is found whole or not at all.
+                with self._state.freeze() as frozen:
+                    snapshot = frozen.manifest.snapshot(name)
+                    if snapshot is None:
+                        raise _not_found(name)
+                    known = self._views[name] = (snapshot, self._opened(snapshot, damaged=damaged))
             return known[1]
 
     def forget_dropped(self) -> None:
@@ -135,29 +143,25 @@ class Snapshots:
         named = self._state.manifest.snapshots
         self._views = {name: held for name, held in self._views.items() if held[0] in named}
 
-    def _opened_unless_dropped(self, snapshot: SnapshotEntry) -> View:
-        try:
-            return self._opened(snapshot)
-        except Corruption:
-            if snapshot not in self._state.manifest.snapshots:
-                raise _not_found(snapshot.name) from None
-            raise
-
-    def _opened(self, snapshot: SnapshotEntry) -> View:
+    def _opened(self, snapshot: SnapshotEntry, *, damaged: bool) -> View:
         state = self._state
         live = read_live(state.directory, snapshot.live, snapshot.segments)
         current = {each.reader.segment_id: each.reader for each in state.view.segments}
         segments = tuple(
-            SegmentView(self._reader(each, current.get(each.segment_id)), live[each.segment_id])
+            SegmentView(self._reader(each, current.get(each.segment_id), damaged=damaged), live[each.segment_id])
             for each in snapshot.segments
         )
         return View(snapshot.seq, segments, ())
 
-    def _reader(self, entry: SegmentEntry, current: SegmentReader | None) -> SegmentReader:
+    def _reader(self, entry: SegmentEntry, current: SegmentReader | None, *, damaged: bool) -> SegmentReader:
         """The reader that searches of today use, if it has the same rows; a graph may have been added to it."""
         if current is not None and entry.file_names() <= current.entry.file_names():
             return current
-        return self._state.open_segment(entry)
+        reader = self._state.open_segment(entry)
+        if self._state.directory.read_only:
+            # Its owner unlinks the files whenever the snapshot is dropped: what is mapped stays readable.
+            reader.take(entry, damaged=damaged)
+        return reader
 
     def _refuse_taken(self, name: str) -> None:
         snapshots = self._state.manifest.snapshots

@@ -270,6 +270,7 @@ class OpenCollection:
     def begin_close(self) -> None:
         """Make every call that only waits give up."""
         self._state.begin_close()
+        self._compactor.cancel_waiting()
 
     def close(self, *, keep: bool = True) -> None:
         """Finish accepted writes, stop background work, leave at most a short log behind, release the files.
@@ -280,7 +281,7 @@ class OpenCollection:
             False for a collection that was dropped: nothing more is written out.
         """
         state = self._state
-        state.begin_close()
+        self.begin_close()
         self._compactor.stop()
         self._indexer.stop()
         self._verifier.stop()
