@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -141,16 +142,21 @@ def recover_until_killed(_: int, path: str, kill_at: int) -> None:
 
 
 def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
-    """Run the plan on a volume, shut the volume down at a write-class call, and die."""
+    """Run the plan on a volume, shut the volume down at a write-class call, and die.
+
+    From then on no other call begins; those that have begun go on, and may return what is not true any more.
+    """
     report = reporter(fd)
+    going_on = threading.Lock()
 
     class Telling(CountingFileSystem):
         def before(self, call: str, *arguments: Any) -> None:
-            super().before(call, *arguments)
-            if self.total == lose_at:
-                report("killed", call=call)
-                shut_down(Path(root), flag)
-                os.kill(os.getpid(), signal.SIGKILL)
+            with going_on:
+                super().before(call, *arguments)
+                if self.total == lose_at:
+                    report("killed", call=call)
+                    shut_down(Path(root), flag)
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     Workload(plan, Telling(), kernels(), report).run()
 
