@@ -134,8 +134,8 @@ class Reports:
     other: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def parse(cls, lines: Iterable[bytes]) -> Reports:
-        """From the lines a child wrote; the last one may be cut off."""
+    def parse(cls, lines: Iterable[bytes], until: str = "") -> Reports:
+        """From the lines a child wrote, up to the event ``until``; the last one may be cut off."""
         reports = cls()
         for line in lines:
             if not line.startswith(b"{") or not line.endswith(b"\n"):
@@ -155,6 +155,8 @@ class Reports:
                     reports.last_seq = max(reports.last_seq, told["seq"])
                 case _:
                     reports.other.append(told)
+            if told["event"] == until:
+                break
         return reports
 
     def changing_results(self) -> list[tuple[int, tuple[int, int, int]]]:

@@ -145,24 +145,19 @@ def recover_until_killed(_: int, path: str, kill_at: int) -> None:
 def run_until_shutdown(fd: int, plan: Plan, root: str, lose_at: int, flag: int) -> None:
     """Run the plan on a volume, shut the volume down at a write-class call, and die.
 
-    From the shutdown on no thread tells anything: a sync that was under way may be told to have succeeded, and where
-    the power is lost nobody hears that.
+    From then on no other call begins; those that have begun go on, and may return what is not true any more.
     """
-    tell = reporter(fd)
-    telling = threading.Lock()
-
-    def report(event: str, **facts: object) -> None:
-        with telling:
-            tell(event, **facts)
+    report = reporter(fd)
+    going_on = threading.Lock()
 
     class Telling(CountingFileSystem):
         def before(self, call: str, *arguments: Any) -> None:
-            super().before(call, *arguments)
-            if self.total == lose_at:
-                telling.acquire()
-                tell("killed", call=call)
-                shut_down(Path(root), flag)
-                os.kill(os.getpid(), signal.SIGKILL)
+            with going_on:
+                super().before(call, *arguments)
+                if self.total == lose_at:
+                    report("killed", call=call)
+                    shut_down(Path(root), flag)
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     Workload(plan, Telling(), kernels(), report).run()
 
