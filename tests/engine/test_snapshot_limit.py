@@ -38,7 +38,7 @@ def test_a_snapshot_too_many_changes_nothing(tmp_path: Path, monkeypatch: pytest
         assert taken >= 2
         assert below(tmp_path) == before
         # Beyond the limit without a snapshot: a flush must always be possible.
-        for number in range(4, 24):
+        for number in range(4, 14):
             docs.upsert([number], [[1.0, number]])
             docs.flush()
         (mirror,) = (tmp_path / "db" / "collections").rglob("mirror")
@@ -47,10 +47,10 @@ def test_a_snapshot_too_many_changes_nothing(tmp_path: Path, monkeypatch: pytest
             docs.create_snapshot("more")
     with EmbeddedDatabase.open(tmp_path / "db", options=PLAIN) as database:
         docs = database.collection("docs")
-        assert docs.count() == 24
+        assert docs.count() == 14
         assert len(docs.snapshots()) == taken
         docs.compact()
         for number in range(taken):
             docs.drop_snapshot(f"s{number}")
         docs.create_snapshot("again")
-        assert docs.count(at="again") == 24
+        assert docs.count(at="again") == 14
