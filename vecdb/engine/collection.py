@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from vecdb.api import Collection
 from vecdb.arguments import as_timeout_s
 from vecdb.engine.store import OpenCollection
-from vecdb.engine.uninterrupted import uninterrupted
+from vecdb.engine.uninterrupted import in_order, uninterrupted
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
 from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
@@ -38,7 +38,7 @@ class EmbeddedCollection(Collection):
         self.schema = schema
         self._lease = lease
 
-    @uninterrupted
+    @in_order
     def run_write(self, request: WriteRequest) -> WriteResult:
         """Apply one batch; return when it is durable."""
         return self._lease().use(lambda opened: opened.write(request))
@@ -83,12 +83,12 @@ class EmbeddedCollection(Collection):
         """Return when nothing that was deleted is left in any file."""
         return self._lease().use(lambda opened: opened.purge(as_timeout_s(timeout_s)))
 
-    @uninterrupted
+    @in_order
     def create_snapshot(self, name: str) -> SnapshotInfo:
         """Keep what the collection holds now under a name."""
         return self._lease().use(lambda opened: opened.create_snapshot(name))
 
-    @uninterrupted
+    @in_order
     def drop_snapshot(self, name: str) -> None:
         """Forget a snapshot."""
         self._lease().use(lambda opened: opened.drop_snapshot(name))

@@ -28,7 +28,7 @@ from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.root import CATALOGUE, COLLECTIONS, is_foreign, require_no_collections
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
-from vecdb.engine.uninterrupted import call_uninterrupted, uninterrupted
+from vecdb.engine.uninterrupted import in_order, opened_in_order
 from vecdb.errors import (
     AlreadyExists,
     Corruption,
@@ -118,7 +118,7 @@ class EmbeddedDatabase(Database):
         """
         fs = file_system or FileSystem()
         # Interrupted, nobody holds what was opened.
-        return call_uninterrupted(
+        return opened_in_order(
             lambda: cls._open_owned(path, options or EngineOptions(), kernels, fs), lambda database: database.close()
         )
 
@@ -195,7 +195,7 @@ class EmbeddedDatabase(Database):
         """Tell who finds the directory locked where the server that holds it can be reached."""
         self._lock.announce(address)
 
-    @uninterrupted
+    @in_order
     def run_create(self, name: str, schema: CollectionSchema, exist_ok: bool) -> EmbeddedCollection:
         """Make a collection; it exists, durably, on return."""
         check_name(name, "collection")
@@ -237,7 +237,7 @@ class EmbeddedDatabase(Database):
         self._check_open()
         return sorted(self._catalogue.entries)
 
-    @uninterrupted
+    @in_order
     def drop_collection(self, name: str) -> None:
         """Remove the collection and its files. Running searches finish; later calls get NotFound."""
         check_name(name, "collection")
@@ -277,7 +277,7 @@ class EmbeddedDatabase(Database):
         with self._lease(entry.name, entry.collection_id) as opened, opened.frozen() as frozen:
             yield frozen
 
-    @uninterrupted
+    @in_order
     def close(self) -> None:
         """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""
         with self._changing:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from vecdb.engine.events import logger
 from vecdb.engine.store import OpenCollection
-from vecdb.engine.uninterrupted import call_uninterrupted
+from vecdb.engine.uninterrupted import uninterrupted
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 
 Opened = TypeVar("Opened", bound=OpenCollection)
@@ -110,8 +110,9 @@ class Leases(Generic[Opened]):
 
     def opened(self, collection_id: str, slot: _Slot[Opened]) -> Opened:
         """The collection of a slot that was taken, opened if it is not."""
-        return slot.opened or call_uninterrupted(lambda: self._opened(collection_id))
+        return slot.opened or self._opened(collection_id)
 
+    @uninterrupted
     def _opened(self, collection_id: str) -> Opened:
         self._close_surplus()
         user = threading.Lock()

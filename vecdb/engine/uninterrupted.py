@@ -5,8 +5,9 @@ that thread does: after a commit and before the state in memory follows it, or w
 nothing that changes a database or a collection runs there. What the exception interrupts is the wait; the call goes on,
 to its end or its failure, and the end of the process waits for it.
 
-Other threads are never interrupted, and make their calls themselves. Whatever the main thread does here is one step of
-the interpreter, or may be left off at any point.
+Calls that change what is stored are made one after the other, in the order in which the main thread asked for them: the
+next one never overtakes one that nobody waits for any more. Other threads are never interrupted, and make their calls
+themselves. Whatever the main thread does here is one step of the interpreter, or may be left off at any point.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from vecdb.engine.outcome import Outcome
@@ -30,31 +32,32 @@ def uninterrupted(call: Callable[P, Result]) -> Callable[P, Result]:
 
     @functools.wraps(call)
     def made(*arguments: P.args, **named: P.kwargs) -> Result:
-        return call_uninterrupted(lambda: call(*arguments, **named))
+        if not _interruptible():
+            return call(*arguments, **named)
+        return _made(_Call(lambda: call(*arguments, **named)), _make_at_once)
 
     return made
 
 
-def call_uninterrupted(call: Callable[[], Result], discard: Callable[[Result], object] | None = None) -> Result:
-    """What ``call`` gives.
+def in_order(call: Callable[P, Result]) -> Callable[P, Result]:
+    """The same for one that changes what is stored: made after all such calls before it, interrupted or not."""
 
-    Parameters
-    ----------
-    discard
-        Called with what ``call`` gave if whoever waits for it was interrupted and so will never have it.
-    """
-    if _thread.get_ident() != threading.main_thread().ident:
-        return call()
-    made = _Call(call, discard)
-    try:
-        _hand_over(made)
-        return made.outcome.result()
-    except BaseException:
-        made.leave()
-        raise
-    finally:
-        # Or the traceback of what it raised would hold this frame, which holds it.
-        del made
+    @functools.wraps(call)
+    def made(*arguments: P.args, **named: P.kwargs) -> Result:
+        if not _interruptible():
+            return call(*arguments, **named)
+        return _made(_Call(lambda: call(*arguments, **named)), _make_in_order)
+
+    return made
+
+
+def opened_in_order(call: Callable[[], Result], discard: Callable[[Result], object]) -> Result:
+    """What ``call`` opens; where the wait was interrupted, and nobody will have it, ``discard`` is called with it."""
+    return _made(_Call(call, discard), _make_in_order) if _interruptible() else call()
+
+
+def _interruptible() -> bool:
+    return _thread.get_ident() == threading.main_thread().ident
 
 
 class _Call(Generic[Result]):
@@ -62,88 +65,99 @@ class _Call(Generic[Result]):
 
     __slots__ = ("_call", "_claimed", "_discard", "outcome")
 
-    def __init__(self, call: Callable[[], Result], discard: Callable[[Result], object] | None) -> None:
+    def __init__(self, call: Callable[[], Result], discard: Callable[[Result], object] | None = None) -> None:
         self.outcome: Outcome[Result] = Outcome()
         self._call = call
         self._discard = discard
         self._claimed = threading.Lock()
         """Taken by the end of the call or by the end of the wait, whichever comes first."""
 
-    def make(self) -> Callable[[], None]:
-        """Make the call; what is to be called to tell of its end."""
+    def make(self) -> None:
+        """Make the call and tell its outcome."""
+        _running.add(self)
         try:
             result = self._call()
             if not self._claimed.acquire(blocking=False) and self._discard is not None:
                 self._discard(result)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            return functools.partial(self.outcome.set_exception, error)
-        return functools.partial(self.outcome.set_result, result)
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
+        _running.discard(self)
 
     def leave(self) -> None:
         """End the wait without the result, which is discarded as soon as it is there."""
         discard = self._discard
         if discard is not None and not self._claimed.acquire(blocking=False):
             result = self.outcome.result()
-            call_uninterrupted(lambda: discard(result))
+            _make_in_order(_Call(lambda: discard(result)))
 
 
-class _Worker:
-    """A thread that makes calls for the main thread, one at a time, and waits for the next one."""
-
-    __slots__ = ("_next", "_wake")
-
-    def __init__(self, first: _Call[Any]) -> None:
-        self._next: _Call[Any] | None = first
-        self._wake = threading.Lock()
-        self._wake.acquire()
-
-    def give(self, call: _Call[Any]) -> None:
-        """Have an idle one make a call."""
-        self._next = call
-        self._wake.release()
-
-    def run(self) -> None:
-        """What the thread does, for as long as the process lives."""
-        while True:
-            call, self._next = self._next, None
-            assert call is not None
-            _running.add(call)
-            tell = call.make()
-            # Before it tells: who hears of the end finds an idle thread for the next call.
-            _idle.append(self)
-            _running.discard(call)
-            tell()
-            del call, tell  # And all that they hold.
-            self._wake.acquire()
-
-
-_idle: list[_Worker] = []
-"""Taken from by the main thread only: one, and one more for each call at a time that the thread did not wait for."""
+_queue: SimpleQueue[_Call[Any]] = SimpleQueue()
+_serving = threading.Lock()
+"""Held by the thread that makes the calls of the queue, for as long as the process lives."""
 _running: set[_Call[Any]] = set()
 
 
-def _hand_over(call: _Call[Any]) -> None:
-    """Have another thread make the call. Interrupted on the way, it is made or is not made."""
-    if _idle:
-        _idle.pop().give(call)
-        return
+def _made(call: _Call[Result], make: Callable[[_Call[Any]], None]) -> Result:
     try:
-        # Not ``Thread.start``, whose wait for the thread does not bear interruption.
-        _thread.start_new_thread(_Worker(call).run, ())
+        make(call)
+        return call.outcome.result()
+    except BaseException:
+        call.leave()
+        raise
+    finally:
+        # Or the traceback of what it raised would hold this frame, which holds it.
+        del call
+
+
+def _make_at_once(call: _Call[Any]) -> None:
+    # Not ``Thread.start``, whose wait for the thread does not bear interruption.
+    try:
+        _thread.start_new_thread(call.make, ())
     except RuntimeError:
-        # The system has no memory for a thread. A database has to be closed all the same.
-        call.make()()
+        # The system has no memory for a thread. What has to be done, as closing a database has, is done all the same.
+        call.make()
+
+
+def _make_in_order(call: _Call[Any]) -> None:
+    _queue.put(call)
+    if not _serving.locked():
+        try:
+            _thread.start_new_thread(_serve, ())
+        except RuntimeError:
+            _make_queued()  # As above.
+
+
+def _serve() -> None:
+    # Where the main thread was interrupted, or was quick, there may be another by now.
+    if _serving.acquire(blocking=False):
+        while True:
+            _queue.get().make()
+
+
+def _make_queued() -> None:
+    while True:
+        try:
+            _queue.get_nowait().make()
+        except Empty:
+            return
 
 
 def _finish() -> None:
     """Wait for the calls that nobody waits for any more; a second signal ends that."""
+    if _serving.locked():
+        last: _Call[None] = _Call(lambda: None)
+        _queue.put(last)
+        last.outcome.wait()
     for call in list(_running):
         call.outcome.wait()
 
 
 def _forget() -> None:
-    """A forked child has none of the threads."""
-    _idle.clear()
+    """A forked child has none of the threads, and their locks as the fork found them."""
+    global _queue, _serving
+    _queue, _serving = SimpleQueue(), threading.Lock()
     _running.clear()
 
 

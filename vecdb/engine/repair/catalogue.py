@@ -53,9 +53,9 @@ class CatalogueRepair:
                 )
             )
 
-    def remove(self, name: str) -> None:
-        """Take a collection out."""
-        self._removed.add(name)
+    def remove(self, collection_id: str) -> None:
+        """Take a collection out; there may be another of its name."""
+        self._removed.add(collection_id)
 
     def carry_out(self, quarantine: Quarantine) -> None:
         """Write what is missing."""
@@ -69,7 +69,7 @@ class CatalogueRepair:
         if self._mirror_lost:
             directory.move(CATALOGUE_MIRROR, kept)
         left: Mapping[str, CatalogueEntry] = {
-            name: entry for name, entry in self.entries.items() if name not in self._removed
+            name: entry for name, entry in self.entries.items() if entry.collection_id not in self._removed
         }
         write_catalogue(directory, left.values(), self._fingerprint, REBUILT_GENERATIONS)
 
