@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -29,6 +31,7 @@ from vecdb.filter import (
     parse_filter,
 )
 from vecdb.payload import encode_payload
+from vecdb.query import columns as columns_module
 from vecdb.query.dictionary import LIST, MISSING, NULL, OBJECT
 from vecdb.query.predicate import PayloadColumns, matches
 
@@ -393,3 +396,66 @@ def test_large_payloads_are_decoded_in_bounded_pieces() -> None:
 def test_no_rows_match_nothing() -> None:
     for where in (*WHERE, Constant(True), Field("a").is_null()):
         assert matches(where, PayloadColumns([]).columns(where.paths()), 0).shape == (0,)
+
+
+class _FailingNumpy:
+    """NumPy, of which the ``fails_at``-th call of ``zeros`` finds no memory."""
+
+    def __init__(self, fails_at: int) -> None:
+        self._left = fails_at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def zeros(self, *arguments: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            raise MemoryError
+        return np.zeros(*arguments)
+
+
+@pytest.mark.parametrize("fails_at", range(1, 12))
+def test_a_column_that_could_not_be_extended_is_extended_once_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    values: list[Any] = [index % 5 if index % 3 else [index % 5, "x"] for index in range(1_500)]
+    columns = PayloadColumns([encode_payload({"v": each}) for each in values])
+    columns.columns([("v",)], 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(columns_module, "np", _FailingNumpy(fails_at))
+        with suppress(MemoryError):
+            columns.columns([("v",)])
+    _require_values(columns, values)
+
+
+@pytest.mark.parametrize("interrupted_at", range(1, 10))
+def test_a_column_whose_extension_was_interrupted_is_extended_once_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch, interrupted_at: int
+) -> None:
+    values: list[Any] = [[index % 5] if index % 2 else index for index in range(1_500)]
+    columns = PayloadColumns([encode_payload({"v": each}) for each in values])
+    calls = 0
+    write = columns_module._GrowingArray.write
+
+    def interrupted(self: Any, size: int, added: list[int]) -> None:
+        nonlocal calls
+        write(self, size, added)
+        calls += 1
+        if calls == interrupted_at:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(columns_module._GrowingArray, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            columns.columns([("v",)])
+    _require_values(columns, values)
+
+
+def _require_values(columns: PayloadColumns, values: list[Any]) -> None:
+    column = columns.columns([("v",)])[("v",)]
+    lists = {row: each for row, each in enumerate(values) if isinstance(each, list)}
+    told = [LIST if code == LIST else column.values[code] for code in column.codes]
+    assert told == [LIST if isinstance(each, list) else each for each in values]
+    elements = [(row, each) for row, found in lists.items() for each in found]
+    assert column.element_rows.tolist() == [row for row, _ in elements]
+    assert [column.values[code] for code in column.element_codes] == [each for _, each in elements]

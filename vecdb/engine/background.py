@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from vecdb.engine.threads import Pool
+from vecdb.engine.uninterrupted import uninterrupted
 
 
 class BackgroundWork:
@@ -26,6 +27,7 @@ class BackgroundWork:
         self._stopped = False
         self._future: Future[None] | None = None
 
+    @uninterrupted
     def schedule(self) -> None:
         """Run it, soon.
 

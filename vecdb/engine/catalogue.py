@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from vecdb.engine.events import logger
 from vecdb.engine.stored_message import refuse_unknown_fields
-from vecdb.errors import Corruption, VecdbError
+from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable, VecdbError
 from vecdb.storage.checksum import random_id
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import Fingerprint
@@ -50,6 +50,7 @@ class Catalogue:
         self._directory = directory
         self._store = store
         self._entries = entries
+        self._interrupted = False
 
     @classmethod
     def open(cls, directory: MmapDirectory, *, create: bool) -> Catalogue:
@@ -86,21 +87,42 @@ class Catalogue:
     def add(self, name: str, collection_id: str, created_us: int | None = None) -> CatalogueEntry:
         """Make a collection exist, created now unless it is said when; durable on return."""
         entry = CatalogueEntry(name, collection_id, time.time_ns() // 1000 if created_us is None else created_us)
-        self._store.commit({_key(collection_id): _encode(entry)})
-        self._entries = {**self._entries, name: entry}
-        self._follow()
+        self._change({**self._entries, name: entry}, {_key(collection_id): _encode(entry)}, [])
         return entry
 
     def remove(self, name: str) -> None:
         """Make a collection cease to exist; durable on return."""
         entry = self._entries[name]
-        self._store.commit({}, [_key(entry.collection_id)])
-        self._entries = {other: each for other, each in self._entries.items() if other != name}
-        self._follow()
+        left = {other: each for other, each in self._entries.items() if other != name}
+        self._change(left, {}, [_key(entry.collection_id)])
 
     def close(self) -> None:
         """Release the environment."""
         self._store.close()
+
+    def _change(
+        self, entries: dict[str, CatalogueEntry], puts: Mapping[bytes, bytes], deletes: Iterable[bytes]
+    ) -> None:
+        """Make a change durable, and ``entries`` what there is after it.
+
+        Raises
+        ------
+        ResourceExhausted, FailedPrecondition
+            There is no disk or no memory, or this process may not; nothing changed.
+        Unavailable
+            The device failed, or a change was interrupted: only reopening tells which collections there are.
+        """
+        if self._interrupted:
+            raise Unavailable("a change of the catalogue was interrupted: reopen the database", field="catalogue")
+        self._interrupted = True
+        try:
+            self._store.commit(puts, deletes)
+        except (ResourceExhausted, FailedPrecondition):
+            self._interrupted = False
+            raise
+        self._entries = entries
+        self._interrupted = False
+        self._follow()
 
     def _write_mirror(self) -> None:
         payload = b"".join(value for _, value in self._store.items(_PREFIX))
@@ -120,15 +142,32 @@ def entries_of(store: LmdbStore, where: str) -> dict[str, CatalogueEntry]:
     Raises
     ------
     Corruption
-        One of them cannot be read.
+        One of them cannot be read, or two have one name.
     """
-    entries: dict[str, CatalogueEntry] = {}
+    entries: list[CatalogueEntry] = []
     for key, value in store.items(_PREFIX):
         entry = _decode(value, where)
         if key != _key(entry.collection_id):
             raise Corruption(f"{where}: entry {key!r} is of {entry.collection_id}", field=f"{where}/data.mdb")
-        entries[entry.name] = entry
-    return entries
+        entries.append(entry)
+    return by_name(entries, f"{where}/data.mdb")
+
+
+def by_name(entries: Iterable[CatalogueEntry], file: str) -> dict[str, CatalogueEntry]:
+    """The entries that a file holds, by name.
+
+    Raises
+    ------
+    Corruption
+        Two have one name. Nobody can tell which of them is meant, so neither may be taken for one that nothing names.
+    """
+    found: dict[str, CatalogueEntry] = {}
+    for each in entries:
+        other = found.setdefault(each.name, each)
+        if other is not each:
+            told = f"two collections are called {each.name!r}: {other.collection_id} and {each.collection_id}"
+            raise Corruption(f"{file}: {told}", field=file, value=each.name)
+    return found
 
 
 def decode_mirrored(payload: bytes, where: str) -> list[CatalogueEntry]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import TypeAlias
+from typing import Protocol, TypeVar
 
 from vecdb.api import Collection
 from vecdb.arguments import as_timeout_s
 from vecdb.engine.store import OpenCollection
+from vecdb.engine.uninterrupted import in_order, uninterrupted
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
 from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
 
-Lease: TypeAlias = Callable[[], AbstractContextManager[OpenCollection]]
+Result = TypeVar("Result")
+
+
+class Lease(Protocol):
+    """The use of an open collection."""
+
+    def use(self, use: Callable[[OpenCollection], Result], /) -> Result:
+        """What ``use`` makes of the collection, which is kept open meanwhile."""
 
 
 class EmbeddedCollection(Collection):
@@ -22,76 +29,70 @@ class EmbeddedCollection(Collection):
     Parameters
     ----------
     lease
-        Keeps the collection open for the length of a ``with`` block.
+        Gives a use of the open collection.
     """
 
-    def __init__(self, name: str, collection_id: str, schema: CollectionSchema, lease: Lease) -> None:
+    def __init__(self, name: str, collection_id: str, schema: CollectionSchema, lease: Callable[[], Lease]) -> None:
         self.name = name
         self.collection_id = collection_id
         self.schema = schema
         self._lease = lease
 
+    @in_order
     def run_write(self, request: WriteRequest) -> WriteResult:
         """Apply one batch; return when it is durable."""
-        with self._lease() as opened:
-            return opened.write(request)
+        return self._lease().use(lambda opened: opened.write(request))
 
     def run_search(self, request: SearchRequest) -> list[Hits]:
         """One ranking a query."""
-        with self._lease() as opened:
-            return opened.search(request)
+        return self._lease().use(lambda opened: opened.search(request))
 
     def run_get(self, request: GetRequest) -> list[Point]:
         """The points that exist."""
-        with self._lease() as opened:
-            return opened.get(request)
+        return self._lease().use(lambda opened: opened.get(request))
 
     def run_count(self, request: CountRequest) -> int:
         """The number of points that match."""
-        with self._lease() as opened:
-            return opened.count(request)
+        return self._lease().use(lambda opened: opened.count(request))
 
     def run_scroll(self, request: ScrollRequest) -> Page:
         """One page of points."""
-        with self._lease() as opened:
-            return opened.scroll(request)
+        return self._lease().use(lambda opened: opened.scroll(request))
 
     def stats(self) -> CollectionStats:
         """What the collection holds and what happened to it."""
-        with self._lease() as opened:
-            return opened.stats()
+        return self._lease().use(lambda opened: opened.stats())
 
+    @uninterrupted
     def flush(self) -> None:
         """Write what is in memory into segments; return when it is committed."""
-        with self._lease() as opened:
-            opened.flush()
+        self._lease().use(lambda opened: opened.flush())
 
+    @uninterrupted
     def wait_indexed(self, timeout_s: float = 600.0) -> None:
         """Flush, then return when no row waits for an index."""
-        with self._lease() as opened:
-            opened.wait_indexed(as_timeout_s(timeout_s))
+        self._lease().use(lambda opened: opened.wait_indexed(as_timeout_s(timeout_s)))
 
+    @uninterrupted
     def compact(self, timeout_s: float = 600.0, *, dry_run: bool = False) -> CompactionReport:
         """Merge the segments into as few as there can be, without dead rows."""
-        with self._lease() as opened:
-            return opened.compact(as_timeout_s(timeout_s), dry_run=bool(dry_run))
+        return self._lease().use(lambda opened: opened.compact(as_timeout_s(timeout_s), dry_run=bool(dry_run)))
 
+    @uninterrupted
     def purge(self, timeout_s: float = 600.0) -> CompactionReport:
         """Return when nothing that was deleted is left in any file."""
-        with self._lease() as opened:
-            return opened.purge(as_timeout_s(timeout_s))
+        return self._lease().use(lambda opened: opened.purge(as_timeout_s(timeout_s)))
 
+    @in_order
     def create_snapshot(self, name: str) -> SnapshotInfo:
         """Keep what the collection holds now under a name."""
-        with self._lease() as opened:
-            return opened.create_snapshot(name)
+        return self._lease().use(lambda opened: opened.create_snapshot(name))
 
+    @in_order
     def drop_snapshot(self, name: str) -> None:
         """Forget a snapshot."""
-        with self._lease() as opened:
-            opened.drop_snapshot(name)
+        self._lease().use(lambda opened: opened.drop_snapshot(name))
 
     def snapshots(self) -> Sequence[SnapshotInfo]:
         """The snapshots, by name."""
-        with self._lease() as opened:
-            return opened.snapshots()
+        return self._lease().use(lambda opened: opened.snapshots())

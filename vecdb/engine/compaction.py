@@ -444,17 +444,17 @@ class Compactor:
                 left = manifest.without_segments(kept)
                 return left if reader is None else left.with_segment(reader.entry)
 
+            def swap() -> None:
+                for waiting, view in state.sealed_views.items():
+                    state.sealed_views[waiting] = view.merged(kept, reader)
+                state.publish(state.view.merged(kept, reader))
+
             try:
                 state.commit(change, live)
             except ResourceExhausted:
                 # Nothing changed. After any other failure the files may be named.
                 writer.abandon()
                 raise
-
-            def swap() -> None:
-                for waiting, view in state.sealed_views.items():
-                    state.sealed_views[waiting] = view.merged(kept, reader)
-                state.publish(state.view.merged(kept, reader))
 
             try:
                 self._writer.run(swap).result()

@@ -28,6 +28,7 @@ from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.root import CATALOGUE, COLLECTIONS, is_foreign, require_no_collections
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
+from vecdb.engine.uninterrupted import in_order, opened_in_order
 from vecdb.errors import (
     AlreadyExists,
     Corruption,
@@ -120,8 +121,15 @@ class EmbeddedDatabase(Database):
         Corruption
             What is there is damaged.
         """
-        options = options or EngineOptions()
         fs = file_system or FileSystem()
+        # Interrupted, nobody holds what was opened.
+        return opened_in_order(
+            lambda: cls._open_owned(path, options or EngineOptions(), kernels, fs), lambda database: database.close()
+        )
+
+    @classmethod
+    def _open_owned(cls, path: str | Path, options: EngineOptions, kernels: Kernels | None, fs: FileSystem) -> Self:
+        """As ``open``."""
         if options.log_archive is not None:
             # Now, and not when the first log file is to be kept.
             archive = LogArchive.open(options.log_archive, fs).path
@@ -192,6 +200,7 @@ class EmbeddedDatabase(Database):
         """Tell who finds the directory locked where the server that holds it can be reached."""
         self._lock.announce(address)
 
+    @in_order
     def run_create(self, name: str, schema: CollectionSchema, exist_ok: bool) -> EmbeddedCollection:
         """Make a collection; it exists, durably, on return."""
         check_name(name, "collection")
@@ -221,8 +230,7 @@ class EmbeddedDatabase(Database):
         check_name(name, "collection")
         self._check_open()
         collection_id = self._lookup.entry(name).collection_id
-        with self._lease(name, collection_id) as opened:
-            schema = opened.schema
+        schema = self._lease(name, collection_id).use(lambda opened: opened.schema)
         return EmbeddedCollection(name, collection_id, schema, lambda: self._lease(name, collection_id))
 
     def run_search_at_once(self, name: str, collection_id: str, request: SearchRequest) -> list[Hits] | None:
@@ -235,6 +243,7 @@ class EmbeddedDatabase(Database):
         self._check_open()
         return sorted(self._catalogue.entries)
 
+    @in_order
     def drop_collection(self, name: str) -> None:
         """Remove the collection and its files. Running searches finish; later calls get NotFound."""
         check_name(name, "collection")
@@ -282,6 +291,7 @@ class EmbeddedDatabase(Database):
         with self._lease(entry.name, entry.collection_id) as opened, opened.frozen() as frozen:
             yield frozen
 
+    @in_order
     def close(self) -> None:
         """Finish accepted writes, stop background work, release the directory. Closing twice is fine."""
         # Ahead of every lock: one that a thread of the parent held when it forked is held for ever in the child.

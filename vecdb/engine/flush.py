@@ -142,15 +142,14 @@ class Flusher:
 
         try:
             manifest = state.commit(change, live, puts, expired_keys)
-        except ResourceExhausted:
-            writer.abandon()
-            raise
-        state.applied.forget(expired)
-        try:
+            state.applied.forget(expired)
             self._swap(memtable, entry, kept)
         except BaseException as error:
-            # It is committed, and must not be a second time.
-            state.stop_writing(error)
+            if isinstance(error, ResourceExhausted | MemoryError) and state.manifest.segment(entry.segment_id) is None:
+                writer.abandon()  # Nothing changed.
+            else:
+                # It is committed, or may be, and must not be a second time.
+                state.stop_writing(error)
             raise
         state.sweep_files()
         if not state.mirror_behind:

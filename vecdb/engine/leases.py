@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from vecdb.engine.events import logger
 from vecdb.engine.store import OpenCollection
+from vecdb.engine.uninterrupted import uninterrupted
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 
 Opened = TypeVar("Opened", bound=OpenCollection)
@@ -21,14 +22,32 @@ Result = TypeVar("Result")
 
 
 class _Slot(Generic[Opened]):
-    """One collection's place: its lock is held while it is opened or closed."""
+    """One collection's place: its lock is held while it is opened or closed.
 
-    __slots__ = ("leases", "lock", "opened")
+    Attributes
+    ----------
+    users
+        A lock for each who uses it, added while it is locked and locked for as long as it is used. The interpreter
+        releases a lock at the end of a ``with`` block in one step; so whatever interrupts a user, no use is left over.
+    """
+
+    __slots__ = ("lock", "opened", "users")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.opened: Opened | None = None
-        self.leases = 0
+        self.users: set[threading.Lock] = set()
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody uses it."""
+        return any(each.locked() for each in list(self.users))
+
+    def wait_unused(self) -> None:
+        """Wait for all who use it now."""
+        for each in list(self.users):
+            with each:
+                pass
 
 
 class Leases(Generic[Opened]):
@@ -46,18 +65,16 @@ class Leases(Generic[Opened]):
         self._open_max = open_max
         self._open_one = open_one
         self._slots: OrderedDict[str, _Slot[Opened]] = OrderedDict()
-        # The lock itself where nobody waits: every request passes here twice.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = threading.Lock()
         self._dropped: set[str] = set()
         self._closed = False
 
     def lease(self, collection_id: str) -> Lease[Opened]:
-        """A block for whose length the collection stays open."""
+        """A use of the collection, for whose length it stays open."""
         return Lease(self, collection_id)
 
-    def take(self, collection_id: str) -> _Slot[Opened]:
-        """Keep a collection open until its slot is given back; for ``Lease``."""
+    def take(self, collection_id: str, user: threading.Lock) -> _Slot[Opened]:
+        """Keep a collection open until ``user``, which is locked, is released."""
         with self._lock:
             if self._closed:
                 raise FailedPrecondition("the database is closed", field="database")
@@ -68,7 +85,7 @@ class Leases(Generic[Opened]):
                 slot = self._slots[collection_id] = _Slot()
             else:
                 self._slots.move_to_end(collection_id)
-            slot.leases += 1
+            slot.users.add(user)
             return slot
 
     def open_ids(self) -> list[str]:
@@ -78,46 +95,47 @@ class Leases(Generic[Opened]):
 
     def use_if_open(self, collection_id: str, use: Callable[[Opened], Result]) -> Result | None:
         """What ``use`` makes of the collection; ``None`` where it would have to be opened, or is gone."""
-        with self._lock:
-            slot = self._slots.get(collection_id)
-            if self._closed or collection_id in self._dropped or slot is None or slot.opened is None:
-                return None
-            self._slots.move_to_end(collection_id)
-            slot.leases += 1
-        try:
-            return use(self.opened(collection_id, slot))
-        finally:
-            self.give_back(slot)
-
-    def give_back(self, slot: _Slot[Opened]) -> None:
-        """End what ``take`` began."""
-        with self._lock:
-            slot.leases -= 1
-            if slot.leases == 0:
-                self._changed.notify_all()
+        user = threading.Lock()
+        with user:
+            with self._lock:
+                slot = self._slots.get(collection_id)
+                if self._closed or collection_id in self._dropped or slot is None or slot.opened is None:
+                    return None
+                self._slots.move_to_end(collection_id)
+                slot.users.add(user)
+            try:
+                return use(self.opened(collection_id, slot))
+            finally:
+                slot.users.discard(user)
 
     def opened(self, collection_id: str, slot: _Slot[Opened]) -> Opened:
         """The collection of a slot that was taken, opened if it is not."""
-        return slot.opened or self._opened(collection_id, slot)
+        return slot.opened or self._opened(collection_id)
 
-    def _opened(self, collection_id: str, slot: _Slot[Opened]) -> Opened:
+    @uninterrupted
+    def _opened(self, collection_id: str) -> Opened:
         self._close_surplus()
-        with slot.lock:
-            if slot.opened is None:
-                slot.opened = self._open_one(collection_id)
-                if self._closed or collection_id in self._dropped:
-                    slot.opened.begin_close()
-            return slot.opened
+        user = threading.Lock()
+        with user:
+            # A use of its own: whoever wants the collection may be interrupted, and gone before it is open.
+            slot = self.take(collection_id, user)
+            try:
+                with slot.lock:
+                    if slot.opened is None:
+                        slot.opened = self._open_one(collection_id)
+                        if self._closed or collection_id in self._dropped:
+                            slot.opened.begin_close()
+                    return slot.opened
+            finally:
+                slot.users.discard(user)
 
     def _close_surplus(self) -> None:
         """Close collections that nobody uses until another one may be opened."""
         while True:
-            with self._changed:
+            with self._lock:
                 if sum(each.opened is not None for each in self._slots.values()) < self._open_max:
                     return
-                idle = (
-                    (key, slot) for key, slot in self._slots.items() if slot.opened is not None and slot.leases == 0
-                )
+                idle = ((key, slot) for key, slot in self._slots.items() if slot.opened is not None and not slot.used)
                 collection_id, surplus = next(idle, ("", None))
                 if surplus is None or not surplus.lock.acquire(blocking=False):
                     return
@@ -128,21 +146,21 @@ class Leases(Generic[Opened]):
                     _close_reporting(collection_id, opened, keep=True)
             finally:
                 surplus.lock.release()
-            with self._changed:
-                if surplus.leases == 0 and surplus.opened is None and self._slots.get(collection_id) is surplus:
+            with self._lock:
+                if not surplus.used and surplus.opened is None and self._slots.get(collection_id) is surplus:
                     del self._slots[collection_id]
 
     def close_dropped(self, collection_id: str) -> None:
         """Wait until nobody uses the collection, then close it for good."""
-        with self._changed:
+        with self._lock:
             self._dropped.add(collection_id)
             slot = self._slots.get(collection_id)
             if slot is None:
                 return
             if slot.opened is not None:
                 slot.opened.begin_close()
-            while slot.leases:
-                self._changed.wait()
+        slot.wait_unused()
+        with self._lock:
             if self._slots.pop(collection_id, None) is None:
                 return  # Somebody else drops it too.
         with slot.lock:
@@ -151,13 +169,15 @@ class Leases(Generic[Opened]):
 
     def close_all(self) -> None:
         """Refuse further leases, wait for the present ones, close everything but what ``close_dropped`` closes."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             for slot in self._slots.values():
                 if slot.opened is not None:
                     slot.opened.begin_close()
-            while any(slot.leases for slot in self._slots.values()):
-                self._changed.wait()
+            used = list(self._slots.values())
+        for slot in used:
+            slot.wait_unused()
+        with self._lock:
             slots = [self._slots.pop(each) for each in list(self._slots) if each not in self._dropped]
         with ExitStack() as closing:
             # Each is closed, whatever becomes of the others.
@@ -167,29 +187,57 @@ class Leases(Generic[Opened]):
 
 
 class Lease(Generic[Opened]):
-    """A block that has an open collection, and keeps it open."""
+    """The use of an open collection, which is kept open for its length; once, by ``use`` or by a ``with`` block."""
 
-    __slots__ = ("_collection_id", "_leases", "_slot")
+    __slots__ = ("_collection_id", "_leases", "_opened", "_slot", "_user")
 
     def __init__(self, leases: Leases[Opened], collection_id: str) -> None:
         self._leases = leases
         self._collection_id = collection_id
+        self._user = threading.Lock()
+        self._opened: Opened | None = None
+        self._slot: _Slot[Opened] | None = None
+
+    def use(self, use: Callable[[Opened], Result]) -> Result:
+        """What ``use`` makes of the collection. Wherever a signal's exception comes, the lease ends."""
+        with self._user:
+            try:
+                return use(self._begin())
+            except Exception as error:
+                self._tell(error)
+                raise
+            finally:
+                self._end()
 
     def __enter__(self) -> Opened:
-        slot = self._slot = self._leases.take(self._collection_id)
+        self._user.acquire()
         try:
-            return self._leases.opened(self._collection_id, slot)
+            return self._begin()
         except BaseException:
-            self._leases.give_back(slot)
+            self._user.release()
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opened = self._slot.opened
-        self._leases.give_back(self._slot)
-        if error is not None and opened is not None:
-            opened.tell_failure(error)
+        self._user.release()
+        self._end()
+        if error is not None:
+            self._tell(error)
+
+    def _begin(self) -> Opened:
+        self._slot = self._leases.take(self._collection_id, self._user)
+        self._opened = self._leases.opened(self._collection_id, self._slot)
+        return self._opened
+
+    def _end(self) -> None:
+        """Leave nothing behind of a lease that has ended; where that is left off, it has ended all the same."""
+        if self._slot is not None:
+            self._slot.users.discard(self._user)
+
+    def _tell(self, error: BaseException) -> None:
+        if self._opened is not None:
+            self._opened.tell_failure(error)
 
 
 def _close_reporting(collection_id: str, opened: OpenCollection, *, keep: bool) -> None:

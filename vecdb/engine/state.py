@@ -259,8 +259,8 @@ class CollectionState:
         ResourceExhausted
             No space; nothing changed.
         Unavailable
-            The device failed, or something else interrupted it: the writer is stopped, and only reopening tells whether
-            the change is durable.
+            The writer is stopped. Or the device failed, or something else interrupted it: the writer is stopped now,
+            and only reopening tells whether the change is durable.
         """
         try:
             return self._commit(change, live or {}, puts or {}, deletes)
@@ -276,6 +276,8 @@ class CollectionState:
         deletes: Iterable[bytes],
     ) -> Manifest:
         with self._commit_lock:
+            # What stopped the writer may have been a commit of which nobody knows whether it is durable.
+            self.check_not_stopped()
             before = self.manifest
             changed = change(before)
             # No number is taken twice, by a snapshot neither: files are named by it.

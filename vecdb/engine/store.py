@@ -21,6 +21,7 @@ from vecdb.engine.search import plan_at_once, plan_search, run_search
 from vecdb.engine.snapshot import Snapshots
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Threads
+from vecdb.engine.uninterrupted import uninterrupted
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer, prepare_write
@@ -158,13 +159,18 @@ class OpenCollection:
         if at:
             return self._view_at(at)
         if state.view.seq < seq:
-            with state.published:
-                if not state.published.wait_for(
-                    lambda: state.view.seq >= seq or state.closing.is_set(), READ_AFTER_TIMEOUT_S
-                ):
-                    raise not_visible(seq, state.view.seq)
-            state.check_not_closing()
+            self._wait_visible(seq)
         return state.view
+
+    @uninterrupted
+    def _wait_visible(self, seq: int) -> None:
+        state = self._state
+        with state.published:
+            if not state.published.wait_for(
+                lambda: state.view.seq >= seq or state.closing.is_set(), READ_AFTER_TIMEOUT_S
+            ):
+                raise not_visible(seq, state.view.seq)
+        state.check_not_closing()
 
     def get(self, request: GetRequest) -> list[Point]:
         """The points that exist."""
@@ -181,6 +187,7 @@ class OpenCollection:
         check_scroll(request)
         return run_scroll(self._state, self._view_at(request.at), request)
 
+    @uninterrupted
     def flush(self) -> int:
         """Write all rows into segments; return the seq up to which they are."""
         self._writer.seal().result()

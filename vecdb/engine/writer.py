@@ -26,6 +26,7 @@ from vecdb.engine.log_record import (
     request_digest,
 )
 from vecdb.engine.matching import matching_ids
+from vecdb.engine.outcome import Outcome
 from vecdb.engine.replay import Room
 from vecdb.engine.state import CollectionState
 from vecdb.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, VecdbError
@@ -51,7 +52,7 @@ class PendingWrite:
     batch: PreparedBatch | None
     effects: bytes
     where: Filter | None
-    future: Future[WriteResult] = field(default_factory=Future)
+    outcome: Outcome[WriteResult] = field(default_factory=Outcome)
 
     @property
     def rows(self) -> int:
@@ -104,15 +105,15 @@ class Writer:
         self._closed = False
         self._refused = False
 
-    def submit(self, write: PendingWrite) -> Future[WriteResult]:
-        """Queue a write; the future is done when it is durable and visible."""
+    def submit(self, write: PendingWrite) -> Outcome[WriteResult]:
+        """Queue a write; its outcome is told when it is durable and visible."""
         with self._changed:
             self._refuse()
             if not self._scheduled:
                 self._pool.submit(self._drain)
                 self._scheduled = True
             self._writes.append(write)
-        return write.future
+        return write.outcome
 
     def run(self, task: Callable[[], object]) -> Future[None]:
         """Run ``task`` between groups, where the view does not change; also while the writer waits for room.
@@ -248,7 +249,7 @@ class Writer:
                     self._write_group(group)
                 except ResourceExhausted as error:
                     self._refuse_upserts(group, error)
-                    deletes = [write for write in group if not write.future.done()]
+                    deletes = [write for write in group if not write.outcome.done]
                 else:
                     self._refused = False
                     return
@@ -277,14 +278,14 @@ class Writer:
                 if each.changed_nothing:
                     # So nothing of it is logged; a retry of it must change nothing either.
                     self._state.applied.add(each.applied)
-                each.write.future.set_result(each.result)
+                each.write.outcome.set_result(each.result)
         except BaseException as error:  # noqa: BLE001 - it is written, and nobody may be told that it is not
             self._state.stop_writing(error)
             self._state.check_not_stopped()
 
     def _refuse_upserts(self, group: list[PendingWrite], error: ResourceExhausted) -> None:
         """Refuse what needs the room that there is not; logged once for all that are refused one after the other."""
-        refused = [write for write in group if write.batch is not None and not write.future.done()]
+        refused = [write for write in group if write.batch is not None and not write.outcome.done]
         name = "write_refused_disk_full" if isinstance(error, DiskFull) else "write_refused_memory"
         events = self._state.events
         events.count(name, len(refused))
@@ -304,7 +305,7 @@ class Writer:
         live_after: dict[PointId, bool] = {}
         in_group: dict[str, AppliedRequest] = {}
         for write in group:
-            if write.future.done():
+            if write.outcome.done:
                 continue
             request = write.request
             try:
@@ -318,7 +319,7 @@ class Writer:
                     continue
                 each = self._decide_one(write, seq + 1, now_us, live_after)
             except VecdbError as error:
-                write.future.set_exception(error)
+                write.outcome.set_exception(error)
                 continue
             if each is None:
                 applied = AppliedRequest(request.request_id, write.digest, seq, now_us, 0, 0)
@@ -498,8 +499,8 @@ class Writer:
 def _fail(writes: list[PendingWrite], error: BaseException) -> None:
     """Tell whoever waits and was told nothing yet."""
     for write in writes:
-        if not write.future.done():
-            write.future.set_exception(error)
+        if not write.outcome.done:
+            write.outcome.set_exception(error)
 
 
 def _no_room(failure: BaseException) -> ResourceExhausted:

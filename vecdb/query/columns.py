@@ -129,35 +129,39 @@ class PayloadColumns:
 
 
 class _GrowingArray:
-    """int32 values that grow in number at their end; views taken earlier stay as they are."""
+    """int32 values that grow in number at their end; views taken earlier stay as they are.
 
-    __slots__ = ("_buffer", "_size")
+    How many of them count is for the owner to say: what lies beyond may be written any number of times.
+    """
+
+    __slots__ = ("_buffer",)
 
     def __init__(self) -> None:
         self._buffer: I32Array = np.zeros(16, np.int32)
-        self._size = 0
 
-    def append(self, values: list[int]) -> None:
-        size = self._size + len(values)
-        if size > self._buffer.shape[0]:
-            grown = np.zeros(max(size, 2 * self._buffer.shape[0]), np.int32)
-            grown[: self._size] = self._buffer[: self._size]
+    def write(self, size: int, values: list[int]) -> None:
+        """Put values after the first ``size``."""
+        end = size + len(values)
+        if end > self._buffer.shape[0]:
+            grown = np.zeros(max(end, 2 * self._buffer.shape[0]), np.int32)
+            grown[:size] = self._buffer[:size]
             self._buffer = grown
-        self._buffer[self._size : size] = values
-        # Last: a concurrent reader sees only what is filled.
-        self._size = size
+        self._buffer[size:end] = values
 
-    def view(self) -> I32Array:
-        size = self._size
+    def view(self, size: int) -> I32Array:
+        """The first ``size`` values."""
         view = self._buffer[:size]
         view.flags.writeable = False
         return view
 
 
 class _ColumnBuilder:
-    """One path's column so far. One thread at a time appends; any may take columns of rows already appended."""
+    """One path's column so far. One thread at a time appends; any may take columns of rows already appended.
 
-    __slots__ = ("_codes", "_dictionary", "_element_codes", "_element_rows", "_path", "rows")
+    An append that fails on the way, for want of memory or by a signal's exception, has not happened.
+    """
+
+    __slots__ = ("_codes", "_dictionary", "_element_codes", "_element_rows", "_path", "_sizes")
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -165,32 +169,39 @@ class _ColumnBuilder:
         self._codes = _GrowingArray()
         self._element_rows = _GrowingArray()
         self._element_codes = _GrowingArray()
-        self.rows = 0
+        self._sizes = (0, 0)
+        """Rows and list elements; replaced as one, when all arrays hold them."""
+
+    @property
+    def rows(self) -> int:
+        return self._sizes[0]
 
     def append(self, objects: list[Payload]) -> None:
+        first, elements_before = self._sizes
         values = _values_at(objects, self._path)
         codes = self._dictionary.encode(values)
+        rows: list[int] = []
+        elements: list[int] = []
         if LIST in codes:
-            rows: list[int] = []
-            elements: list[int] = []
-            for row, value in enumerate(values, self.rows):
+            for row, value in enumerate(values, first):
                 if type(value) is list:
                     elements.extend(self._dictionary.encode(value))
                     rows.extend([row] * len(value))
-            # Rows last: their number tells a concurrent reader how many codes there are.
-            self._element_codes.append(elements)
-            self._element_rows.append(rows)
-        self._codes.append(codes)
-        self.rows += len(objects)
+            self._element_codes.write(elements_before, elements)
+            self._element_rows.write(elements_before, rows)
+        self._codes.write(first, codes)
+        # Last: whoever reads, and whoever tries again after a failure, goes by these.
+        self._sizes = (first + len(objects), elements_before + len(elements))
 
     def column(self, rows: int) -> FieldColumn:
-        element_rows = self._element_rows.view()
+        _, all_elements = self._sizes
+        element_rows = self._element_rows.view(all_elements)
         elements = int(np.searchsorted(element_rows, rows))
         return FieldColumn(
-            self._codes.view()[:rows],
+            self._codes.view(rows),
             self._dictionary,
             element_rows[:elements],
-            self._element_codes.view()[:elements],
+            self._element_codes.view(elements),
         )
 
 

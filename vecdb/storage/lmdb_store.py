@@ -192,7 +192,14 @@ class _Environment:
                 raise FailedPrecondition(f"{self.path} is open for reading only", field=str(self.path))
             if self._poisoned:
                 raise Unavailable(f"{self.path} failed before: open it again", field=str(self.path))
-            self.root = self._commit_growing(puts, deletes)
+            # Until its root is known: whatever interrupts it, a signal's exception even, leaves the handle unusable.
+            self._poisoned = True
+            try:
+                self.root = self._commit_growing(puts, deletes)
+            except ResourceExhausted:
+                self._poisoned = False  # The transaction was given up.
+                raise
+            self._poisoned = False
             return self.root.generation
 
     def fingerprint(self) -> Fingerprint:
@@ -225,9 +232,7 @@ class _Environment:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
                 continue
             except (lmdb.Error, VecdbError) as error:
-                failure = _write_failure(error, self.path)
-                self._poisoned = not isinstance(failure, ResourceExhausted)
-                raise failure from error
+                raise _write_failure(error, self.path) from error
             except MemoryError as error:
                 # The transaction was given up.
                 raise ResourceExhausted(f"cannot write {self.path}: out of memory", field=str(self.path)) from error

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from vecdb.engine.catalogue import (
     CATALOGUE_MIRROR,
     CatalogueEntry,
+    by_name,
     decode_mirrored,
     entries_of,
     write_catalogue,
@@ -52,9 +53,9 @@ class CatalogueRepair:
                 )
             )
 
-    def remove(self, name: str) -> None:
-        """Take a collection out."""
-        self._removed.add(name)
+    def remove(self, collection_id: str) -> None:
+        """Take a collection out; there may be another of its name."""
+        self._removed.add(collection_id)
 
     def carry_out(self, quarantine: Quarantine) -> None:
         """Write what is missing."""
@@ -68,13 +69,13 @@ class CatalogueRepair:
         if self._mirror_lost:
             directory.move(CATALOGUE_MIRROR, kept)
         left: Mapping[str, CatalogueEntry] = {
-            name: entry for name, entry in self.entries.items() if name not in self._removed
+            name: entry for name, entry in self.entries.items() if entry.collection_id not in self._removed
         }
         write_catalogue(directory, left.values(), self._fingerprint, REBUILT_GENERATIONS)
 
     def _read(self) -> None:
         directory = MmapDirectory(self._root.path / self._name, self._root.fs, read_only=True)
-        mirrored: list[CatalogueEntry] | None = None
+        mirrored: dict[str, CatalogueEntry] | None = None
         if self._name not in self._root.children():
             self._data_lost = self._mirror_lost = f"{directory.path} is missing"
             return
@@ -83,7 +84,8 @@ class CatalogueRepair:
             if mirror is None:
                 self._mirror_lost = f"{directory.path_of(CATALOGUE_MIRROR)} is missing"
             else:
-                mirrored = decode_mirrored(mirror.payload, str(directory.path_of(CATALOGUE_MIRROR)))
+                where = str(directory.path_of(CATALOGUE_MIRROR))
+                mirrored = by_name(decode_mirrored(mirror.payload, where), where)
                 self._fingerprint = mirror.fingerprint
         except Corruption as error:
             self._mirror_lost = error.message
@@ -98,7 +100,7 @@ class CatalogueRepair:
         except (Corruption, NotFound) as error:
             self._data_lost = error.message
             if mirrored is not None:
-                self.entries = {each.name: each for each in mirrored}
+                self.entries = mirrored
         if self.entries is None:
             return
         if self._data_lost:

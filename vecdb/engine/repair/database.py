@@ -135,7 +135,7 @@ class DatabaseRepair:
             actions += collection.actions
             losses += collection.losses
             if collection.hopeless:
-                self._catalogue.remove(collection.name)
+                self._catalogue.remove(collection.collection_id)
         actions += self._catalogue.actions
         return RepairReport(tuple(actions), tuple(losses), self._quarantine.place if actions else "")
 
