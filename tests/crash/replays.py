@@ -27,9 +27,11 @@ class ArmingReplay(Replay):
         super().__init__(archive, Until(), PLAIN, choose_kernels("reference"))
         self._file_system = file_system
 
-    def run(self, told: BackupCollection, directory: MmapDirectory, collection_id: str) -> RestoredCollection:
+    def run(
+        self, told: BackupCollection, log_file_id: int, directory: MmapDirectory, collection_id: str
+    ) -> RestoredCollection:
         self._file_system.armed = True
-        return super().run(told, directory, collection_id)
+        return super().run(told, log_file_id, directory, collection_id)
 
 
 def make_archived(_: int, directory: str) -> None:
