@@ -25,6 +25,7 @@ from vecdb.engine import compaction, merge_room, postponed
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.compaction import Compactor
 from vecdb.engine.merge_room import MergePart
+from vecdb.engine.merger import Merger
 from vecdb.errors import Corruption
 from vecdb.storage.io import DiskFull, FileSystem
 
@@ -253,7 +254,7 @@ def test_a_merge_without_memory_is_tried_again(
     short_pauses: None,
 ) -> None:
     caplog.set_level(logging.ERROR)
-    written = Compactor._written
+    written = Merger._written
     failures = 3
 
     def failing(self: Compactor, merge: object) -> object:
@@ -263,7 +264,7 @@ def test_a_merge_without_memory_is_tried_again(
             raise MemoryError
         return written(self, merge)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Compactor, "_written", failing)
+    monkeypatch.setattr(Merger, "_written", failing)
     collection = open_database(EAGER).create_collection("docs", dim=DIM)
     model: Model = {}
     write_segments(collection, model, 4, rng)

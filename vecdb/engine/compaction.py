@@ -1,10 +1,7 @@
 """Compaction: segments are merged in the background, and their dead rows dropped, while writes and searches go on.
 
-The rows that are kept are those that were live as of the last flush, so that segments and journals go on telling, of
-each id, the last write or delete that is flushed. The new segment is written and indexed beside the old ones; only its
-last, short step keeps flushes out and runs between two groups of writes: the rows that died meanwhile are dead in the
-new segment too, found by the place that each kept row had. One commit puts the new segment in the place of the old
-ones, whose files go once nobody reads them.
+What was asked for comes first, then what the policy finds due; ``Merger`` makes one merge, and the files of the old
+segments go once nobody reads them.
 """
 
 from __future__ import annotations
@@ -12,23 +9,18 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-
-from vecdb.bitmap import Bitmap, LiveRows
+from vecdb.bitmap import LiveRows
 from vecdb.engine.alarm import Alarm
-from vecdb.engine.applied import KEPT_US
 from vecdb.engine.background import BackgroundWork
-from vecdb.engine.indexing import build_graph, lacking_graphs
-from vecdb.engine.log_record import AppliedRequest
-from vecdb.engine.manifest import Manifest
 from vecdb.engine.merge_policy import MergePolicy, SegmentSize
-from vecdb.engine.merge_room import MergePart, has_room, may_have_reserve
+from vecdb.engine.merge_room import has_room
+from vecdb.engine.merger import Merger
 from vecdb.engine.postponed import Postponed
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
@@ -42,12 +34,9 @@ from vecdb.errors import (
     Unavailable,
 )
 from vecdb.results import CompactionReport
-from vecdb.segment.journal import Deletes, deletes_of, requests_of
-from vecdb.segment.merge import Merge, MergeSource, all_deletes, kept_deletes, write_merged
+from vecdb.segment.journal import deletes_of
 from vecdb.segment.reader import SegmentReader
-from vecdb.segment.writer import SegmentWriter
 from vecdb.storage.io import DiskFull
-from vecdb.types import I64Array
 
 _DIED_CHECKED = 4_096
 _FLUSH_SHARE = 4
@@ -75,7 +64,6 @@ class Compactor:
         on_merged: Callable[[], None],
     ) -> None:
         self._state = state
-        self._writer = writer
         self._flush = flush
         self._on_merged = on_merged
         options = state.options
@@ -88,6 +76,7 @@ class Compactor:
         self._work = BackgroundWork(pool, self._merge_what_is_due)
         self._requests: deque[_Request] = deque()
         self._postponed = Postponed(state)
+        self._merger = Merger(state, writer, self._postponed.damaged)
         self._alarm = Alarm(self.schedule)
         self._died = 0
 
@@ -304,7 +293,7 @@ class Compactor:
             self._postponed.flushed()
             due = self._next_merge(self._sizes())
         # Where all of them do not fit on the disk, the smallest may.
-        while len(due) > self._policy.fanout and not has_room(self._state, self._parts(due)):
+        while len(due) > self._policy.fanout and not has_room(self._state, self._merger.parts(due)):
             due = due[:-1]
         return due
 
@@ -358,7 +347,7 @@ class Compactor:
         state = self._state
         state.merging = frozenset(group)
         try:
-            rows_dropped = self._merge_marked(group)
+            rows_dropped = self._merger.merge(group)
         except Unavailable as error:
             # Whatever was being synced: what a device did not write once, it may not have written before.
             state.stop_writing(error)
@@ -373,95 +362,6 @@ class Compactor:
         with suppress(DiskFull):  # If there is still no space, the next flush tries again.
             state.take_reserve()
         return rows_dropped
-
-    def _parts(self, group: Collection[int]) -> list[MergePart]:
-        stored = self._state.stored_live
-        entries = [segment.reader.entry for segment in self._state.view.segments]
-        return [MergePart(each, stored[each.segment_id].count()) for each in entries if each.segment_id in group]
-
-    def _merge_marked(self, group: Collection[int]) -> int:
-        state = self._state
-        state.check_not_stopped()
-        stored = state.stored_live
-        chosen = [each for each in state.view.segments if each.reader.segment_id in group]
-        others = [each.reader for each in state.view.segments if each.reader.segment_id not in group]
-        spends_reserve = may_have_reserve(state, self._parts(group))
-        merge = Merge(
-            [MergeSource(each.reader, stored[each.reader.segment_id].bitmap().rows()) for each in chosen],
-            self._kept_deletes([each.reader for each in chosen], others),
-            _remembered(each.reader for each in chosen),
-        )
-        writer, reader = (
-            state.spending_reserve(lambda: self._written(merge)) if spends_reserve else self._written(merge)
-        )
-        self._replace({source.reader.segment_id: source.rows for source in merge.sources}, writer, reader)
-        return sum(each.rows for each in chosen) - merge.rows
-
-    def _kept_deletes(self, sources: Sequence[SegmentReader], others: Sequence[SegmentReader]) -> Deletes:
-        """The deletes that the new segment has to tell of; all of them where what others hold cannot be read."""
-        if any(each.segment_id in self._postponed.damaged for each in others):
-            return all_deletes(sources)
-        return kept_deletes(sources, others, self._state.manifest.hash_key)
-
-    def _written(self, merge: Merge) -> tuple[SegmentWriter, SegmentReader | None]:
-        """The new segment, indexed and verified, and its writer; ``None`` where there is nothing to keep."""
-        state = self._state
-        writer = SegmentWriter(state.directory, state.take_segment_id(), state.manifest.schema)
-        if not merge.rows and not merge.deletes.keys and not merge.requests:
-            return writer, None
-        try:
-            return writer, self._write(writer, merge)
-        except BaseException:
-            writer.abandon()
-            raise
-
-    def _write(self, writer: SegmentWriter, merge: Merge) -> SegmentReader:
-        """What searches read is open in the end, so that the first of them finds it done."""
-        state = self._state
-        schema = state.manifest.schema
-        entry = write_merged(writer, merge, schema, state.kernels, state.closing.is_set)
-        reader = state.open_segment(entry)
-        for declared in lacking_graphs(entry, schema, state.options):
-            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set))
-        for file in reader.entry.files:
-            state.check_not_closing()
-            reader.array_file(file.role, file.field).verify()
-        for name in reader.field_names if reader.rows else ():
-            field = reader.field(name)
-            _ = field.graph if field.has_graph else field.codes
-        return reader
-
-    def _replace(self, kept: Mapping[int, I64Array], writer: SegmentWriter, reader: SegmentReader | None) -> None:
-        """Commit and publish the new segment in the place of those of which these rows were kept."""
-        state = self._state
-        with state.replacing:
-            live: dict[int, LiveRows] = {}
-            if reader is not None:
-                stored = [state.stored_live[number].bitmap().contains(rows) for number, rows in kept.items()]
-                live[reader.segment_id] = LiveRows.from_bitmap(Bitmap.from_bools(np.concatenate(stored)))
-
-            def change(manifest: Manifest) -> Manifest:
-                left = manifest.without_segments(kept)
-                return left if reader is None else left.with_segment(reader.entry)
-
-            def swap() -> None:
-                for waiting, view in state.sealed_views.items():
-                    state.sealed_views[waiting] = view.merged(kept, reader)
-                state.publish(state.view.merged(kept, reader))
-
-            try:
-                state.commit(change, live)
-            except ResourceExhausted:
-                # Nothing changed. After any other failure the files may be named.
-                writer.abandon()
-                raise
-
-            try:
-                self._writer.run(swap).result()
-            except BaseException as error:
-                # It is committed, and the view is not what the metadata says.
-                state.stop_writing(error)
-                raise
 
     def _sweep(self) -> None:
         """Unlink the old files as soon as the searches that read them are done, which they soon are."""
@@ -478,10 +378,3 @@ def _report(before: tuple[int, int], after: tuple[int, int], rows_dropped: int) 
 def _size(reader: SegmentReader, live: LiveRows) -> SegmentSize:
     size_bytes = sum(file.ref.size_bytes for file in reader.entry.files)
     return SegmentSize(reader.segment_id, reader.rows, live.count(), size_bytes)
-
-
-def _remembered(readers: Iterable[SegmentReader]) -> list[bytes]:
-    """The requests in the journals of segments that are still to be answered when they are repeated."""
-    oldest_us = time.time_ns() // 1000 - KEPT_US
-    requests = (encoded for reader in readers for encoded in requests_of(reader))
-    return [encoded for encoded in requests if AppliedRequest.decode(encoded).time_us >= oldest_us]
