@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -22,7 +22,9 @@ from tests.crash.acknowledging import DIM, NAME, OPTIONS, rows_in, write
 from tests.trust import Trust
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
-from vecdb.engine.writer import PendingWrite, Writer
+from vecdb.engine.decide import PendingWrite
+from vecdb.engine.outcome import Outcome
+from vecdb.engine.writer import Writer
 from vecdb.errors import Corruption
 from vecdb.results import WriteResult
 from vecdb.storage.io import FileSystem
@@ -91,10 +93,10 @@ def write_at_once(collection: Collection, rows: Sequence[int], group: ThreadPool
     queued = threading.Semaphore(0)
     real = Writer.submit
 
-    def submit(writer: Writer, pending: PendingWrite) -> Future[WriteResult]:
-        future = real(writer, pending)
+    def submit(writer: Writer, pending: PendingWrite) -> Outcome[WriteResult]:
+        outcome = real(writer, pending)
         queued.release()
-        return future
+        return outcome
 
     with mock.patch.object(Writer, "submit", submit):
         for number in rows:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from vecdb.engine.backup import FrozenCollection
 from vecdb.engine.compaction import Compactor
+from vecdb.engine.decide import prepare_write
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
@@ -24,7 +25,7 @@ from vecdb.engine.threads import Threads
 from vecdb.engine.uninterrupted import uninterrupted
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
-from vecdb.engine.writer import Writer, prepare_write
+from vecdb.engine.writer import Writer
 from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted
 from vecdb.requests import (
     CountRequest,
