@@ -9,6 +9,7 @@ import pytest
 from tests.bench.small import QUERIES, ROWS, K, bench_vectors, small_dataset
 from vecdb.bench.engines import BY_NAME, entries_of, make_engine, missing
 from vecdb.bench.truth import distances_of, recall_at
+from vecdb.engine.uninterrupted import in_order
 from vecdb.errors import InvalidArgument
 from vecdb.types import Metric
 
@@ -54,6 +55,8 @@ def check(engine, dataset, recall_min):
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_an_adapter_finds_the_neighbours(tmp_path, name, metric):
     dataset = small_dataset(metric, tmp_path)
+    # The thread that works for this one stays, for the next database.
+    in_order(threading.current_thread)()
     threads = threading.active_count()
     engine = built(name, tmp_path / "engine", dataset)
     try:

@@ -184,7 +184,8 @@ def test_a_call_is_made_where_no_thread_can_be_started(monkeypatch: pytest.Monke
     def refused(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(uninterrupted, "_serving", threading.Lock())
+    for name in ("_ordered", "_unordered"):
+        monkeypatch.setattr(uninterrupted, name, uninterrupted._Hands(uninterrupted._start))
     monkeypatch.setattr("_thread.start_new_thread", refused)
     for made in (uninterrupted.in_order, uninterrupted.uninterrupted):
         assert made(lambda: 7)() == 7
@@ -213,7 +214,8 @@ def test_an_interrupted_write_is_not_overtaken_by_the_next(open_database: Open) 
     require_interrupted(begun.is_set, uninterrupted.in_order(slow))
     # Before it could begin.
     require_interrupted(
-        lambda: uninterrupted._queue.qsize() == 1, lambda: collection.upsert([1], ROWS[:1], [{"v": "interrupted"}])
+        lambda: uninterrupted._ordered.queue.qsize() == 1,
+        lambda: collection.upsert([1], ROWS[:1], [{"v": "interrupted"}]),
     )
     go_on.set()
     collection.upsert([1], ROWS[:1], [{"v": "acknowledged"}])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import functools
 import os
 import threading
@@ -34,7 +35,7 @@ def uninterrupted(call: Callable[P, Result]) -> Callable[P, Result]:
     def made(*arguments: P.args, **named: P.kwargs) -> Result:
         if not _interruptible():
             return call(*arguments, **named)
-        return _made(_Call(lambda: call(*arguments, **named)), _make_at_once)
+        return _made(_Call(lambda: call(*arguments, **named)), _unordered)
 
     return made
 
@@ -46,14 +47,14 @@ def in_order(call: Callable[P, Result]) -> Callable[P, Result]:
     def made(*arguments: P.args, **named: P.kwargs) -> Result:
         if not _interruptible():
             return call(*arguments, **named)
-        return _made(_Call(lambda: call(*arguments, **named)), _make_in_order)
+        return _made(_Call(lambda: call(*arguments, **named)), _ordered)
 
     return made
 
 
 def opened_in_order(call: Callable[[], Result], discard: Callable[[Result], object]) -> Result:
     """What ``call`` opens; where the wait was interrupted, and nobody will have it, ``discard`` is called with it."""
-    return _made(_Call(call, discard), _make_in_order) if _interruptible() else call()
+    return _made(_Call(call, discard), _ordered) if _interruptible() else call()
 
 
 def _interruptible() -> bool:
@@ -90,18 +91,65 @@ class _Call(Generic[Result]):
         discard = self._discard
         if discard is not None and not self._claimed.acquire(blocking=False):
             result = self.outcome.result()
-            _make_in_order(_Call(lambda: discard(result)))
+            _ordered.put(_Call(lambda: discard(result)))
 
 
-_queue: SimpleQueue[_Call[Any]] = SimpleQueue()
-_serving = threading.Lock()
-"""Held by the thread that makes the calls of the queue, for as long as the process lives."""
+class _Hands:
+    """A thread that takes calls from a queue for as long as the process lives, started when it is first needed."""
+
+    def __init__(self, take: Callable[[_Call[Any]], None]) -> None:
+        self._take = take
+        self.forget()
+
+    def put(self, call: _Call[Any]) -> None:
+        self.queue.put(call)
+        if not self._busy.locked():
+            # Not ``Thread.start``, whose wait for the thread does not bear interruption.
+            try:
+                _thread.start_new_thread(self._serve, ())
+            except RuntimeError:
+                # The system has no memory for a thread. What has to be done, as closing a database has, is done all
+                # the same.
+                with contextlib.suppress(Empty):
+                    while True:
+                        self.queue.get_nowait().make()
+
+    def finish(self) -> None:
+        """Wait until all calls that are queued by now are taken."""
+        if self._busy.locked():
+            last: _Call[None] = _Call(lambda: None)
+            self.queue.put(last)
+            last.outcome.wait()
+
+    def forget(self) -> None:
+        """Begin anew, where there is no such thread."""
+        self.queue: SimpleQueue[_Call[Any]] = SimpleQueue()
+        self._busy = threading.Lock()
+        """Held by the thread."""
+
+    def _serve(self) -> None:
+        # Where the main thread was interrupted, or was quick, there may be another by now.
+        if self._busy.acquire(blocking=False):
+            while True:
+                self._take(self.queue.get())
+
+
+def _start(call: _Call[Any]) -> None:
+    """Make a call on a thread of its own."""
+    try:
+        threading.Thread(target=call.make, name="vecdb-call", daemon=True).start()
+    except RuntimeError:
+        call.make()
+
+
+_ordered = _Hands(lambda call: call.make())
+_unordered = _Hands(_start)
 _running: set[_Call[Any]] = set()
 
 
-def _made(call: _Call[Result], make: Callable[[_Call[Any]], None]) -> Result:
+def _made(call: _Call[Result], hands: _Hands) -> Result:
     try:
-        make(call)
+        hands.put(call)
         return call.outcome.result()
     except BaseException:
         call.leave()
@@ -111,53 +159,18 @@ def _made(call: _Call[Result], make: Callable[[_Call[Any]], None]) -> Result:
         del call
 
 
-def _make_at_once(call: _Call[Any]) -> None:
-    # Not ``Thread.start``, whose wait for the thread does not bear interruption.
-    try:
-        _thread.start_new_thread(call.make, ())
-    except RuntimeError:
-        # The system has no memory for a thread. What has to be done, as closing a database has, is done all the same.
-        call.make()
-
-
-def _make_in_order(call: _Call[Any]) -> None:
-    _queue.put(call)
-    if not _serving.locked():
-        try:
-            _thread.start_new_thread(_serve, ())
-        except RuntimeError:
-            _make_queued()  # As above.
-
-
-def _serve() -> None:
-    # Where the main thread was interrupted, or was quick, there may be another by now.
-    if _serving.acquire(blocking=False):
-        while True:
-            _queue.get().make()
-
-
-def _make_queued() -> None:
-    while True:
-        try:
-            _queue.get_nowait().make()
-        except Empty:
-            return
-
-
 def _finish() -> None:
     """Wait for the calls that nobody waits for any more; a second signal ends that."""
-    if _serving.locked():
-        last: _Call[None] = _Call(lambda: None)
-        _queue.put(last)
-        last.outcome.wait()
+    _ordered.finish()
+    _unordered.finish()
     for call in list(_running):
         call.outcome.wait()
 
 
 def _forget() -> None:
     """A forked child has none of the threads, and their locks as the fork found them."""
-    global _queue, _serving
-    _queue, _serving = SimpleQueue(), threading.Lock()
+    _ordered.forget()
+    _unordered.forget()
     _running.clear()
 
 
