@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -26,8 +30,10 @@ from vecdb.engine.catalogue import Catalogue, CatalogueEntry, write_catalogue
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.leases import Leases
 from vecdb.engine.outcome import Outcome
+from vecdb.engine.reading import ReadOnlyDatabase
 from vecdb.engine.repair import repair_database
 from vecdb.engine.root import CATALOGUE, COLLECTIONS
+from vecdb.engine.store import OpenCollection
 from vecdb.errors import Corruption, ResourceExhausted, Unavailable
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
@@ -400,3 +406,131 @@ def test_a_flush_that_failed_after_its_commit_is_not_made_again(
     assert collection.get([3]) == []
     collection.flush()
     assert sorted(point.id for point in collection.scroll()) == [*range(3), *range(4, 20)]
+
+
+FINALISER = """
+import sys, vecdb
+from vecdb.engine.options import EngineOptions
+
+class Keeper:
+    def __init__(self):
+        self.database = vecdb.open(sys.argv[1], options=EngineOptions(kernels="reference"))
+        self.database.create_collection("docs", dim=2).upsert([1], [[1, 0]])
+
+    def __del__(self):
+        self.database.close()
+
+keeper = Keeper()
+"""
+
+
+def test_a_database_that_is_closed_while_the_interpreter_ends_holds_nobody_up(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", FINALISER, str(tmp_path / "db")], timeout=60, check=False)
+    assert ended.returncode == 0
+    with EmbeddedDatabase.open(tmp_path / "db", options=PLAIN) as database:
+        assert database.collection("docs").count() == 1
+
+
+def test_a_call_for_which_there_is_no_memory_is_answered(open_database: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = open_database(PLAIN)
+    collection = database.create_collection("docs", dim=DIM)
+    collection.upsert(range(20), ROWS)
+
+    start = threading.Thread.start
+
+    def no_memory(self: threading.Thread) -> None:
+        if self.name == "vecdb-call":
+            raise MemoryError
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_memory)
+        collection.wait_indexed(60)
+    collection.flush()
+    assert collection.count() == 20
+
+
+def test_a_failure_keeps_nothing_of_its_call() -> None:
+    class Argument:
+        pass
+
+    @uninterrupted.in_order
+    def refuse(argument: Argument) -> None:
+        raise ValueError
+
+    argument = Argument()
+    gone = weakref.ref(argument)
+    gc.disable()
+    try:
+        # Not pytest.raises, which keeps the traceback for a while.
+        try:
+            refuse(argument)
+        except ValueError:
+            del argument
+        # The other thread lets go of it a moment after it told the failure.
+        end = time.monotonic() + 30
+        while gone() is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_refresh_that_was_interrupted_is_made_again_from_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        EmbeddedDatabase.open(tmp_path / "db", options=PLAIN) as database,
+        database_open_for_reading(tmp_path / "db", database) as reader,
+    ):
+        written, read = database.collection("docs"), reader.collection("docs")
+        written.upsert([3, 4], ROWS[2:4])
+        written.delete([4])
+        written.upsert([3], ROWS[5:6])
+        publish = state.CollectionState.publish
+
+        def interrupted(self: state.CollectionState, view: Any) -> None:
+            if sys._getframe(1).f_code.co_name != "refresh":
+                return publish(self, view)
+            monkeypatch.setattr(state.CollectionState, "publish", publish)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(state.CollectionState, "publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read.refresh()
+        read.refresh()
+        assert read.count() == written.count() == 3
+        assert sorted(each.id for each in read.scroll()) == [1, 2, 3]
+        assert sorted(read.search(ROWS[0], k=10).ids) == [1, 2, 3]
+
+
+@contextmanager
+def database_open_for_reading(path: Path, database: EmbeddedDatabase) -> Iterator[ReadOnlyDatabase]:
+    """A reader of a database with two points, which it has seen."""
+    database.create_collection("docs", dim=DIM).upsert([1, 2], ROWS[:2])
+    with ReadOnlyDatabase.open(path, options=PLAIN) as reader:
+        assert reader.collection("docs").count() == 2
+        yield reader
+
+
+def test_closing_waits_for_a_collection_that_is_being_displaced(
+    open_database: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(replace(PLAIN, open_collections_max=1))
+    one, other = (database.create_collection(name, dim=DIM) for name in ("one", "other"))
+    other.upsert([1], ROWS[:1])
+    one.upsert([1], ROWS[:1])
+    displacing, displaced = threading.Event(), threading.Event()
+    close = OpenCollection.close
+
+    def slow(self: OpenCollection, *, keep: bool = True) -> None:
+        displacing.set()
+        time.sleep(0.3)
+        close(self, keep=keep)
+        displaced.set()
+
+    monkeypatch.setattr(OpenCollection, "close", slow)
+    require_interrupted(displacing.is_set, lambda: other.search(ROWS[0], k=1))
+    monkeypatch.setattr(OpenCollection, "close", close)
+    database.close()
+    assert displaced.is_set()

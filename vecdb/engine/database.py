@@ -34,6 +34,7 @@ from vecdb.errors import (
     Corruption,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     ResourceExhausted,
     VecdbError,
 )
@@ -207,23 +208,34 @@ class EmbeddedDatabase(Database):
         self._check_open()
         with self._changing:
             self._check_open()
-            if name in self._catalogue.entries:
-                found = self.collection(name)
-                if exist_ok and found.schema == schema:
-                    return found
-                told = "exists with another schema" if exist_ok else "exists"
-                raise AlreadyExists(f"collection {name!r} {told}", field="collection", value=name)
-            collection_id = secrets.token_hex(8)
-            try:
-                directory = self._collections.child(collection_id, create=True)
-                create_collection_files(directory, name, collection_id, schema)
-                self._catalogue.add(name, collection_id)
-            except ResourceExhausted:
-                # Nothing names it; what cannot be removed now is at the next open.
-                with suppress(VecdbError):
-                    self._collections.remove_child(collection_id)
+            exists = name in self._catalogue.entries
+            if not exists:
+                self._make(name, schema)
+        try:
+            # Opened outside the lock: what a long log holds may have to be brought back.
+            found = self.collection(name)
+        except NotFound:
+            if not exists:
                 raise
-        return self.collection(name)
+            # It was dropped meanwhile.
+            return self.run_create(name, schema, exist_ok)
+        if not exists or (exist_ok and found.schema == schema):
+            return found
+        told = "exists with another schema" if exist_ok else "exists"
+        raise AlreadyExists(f"collection {name!r} {told}", field="collection", value=name)
+
+    def _make(self, name: str, schema: CollectionSchema) -> None:
+        """Make the files of a collection and name it in the catalogue."""
+        collection_id = secrets.token_hex(8)
+        try:
+            directory = self._collections.child(collection_id, create=True)
+            create_collection_files(directory, name, collection_id, schema)
+            self._catalogue.add(name, collection_id)
+        except ResourceExhausted:
+            # Nothing names it; what cannot be removed now is at the next open.
+            with suppress(VecdbError):
+                self._collections.remove_child(collection_id)
+            raise
 
     def collection(self, name: str) -> EmbeddedCollection:
         """The collection called ``name``."""

@@ -114,12 +114,13 @@ class Leases(Generic[Opened]):
 
     @uninterrupted
     def _opened(self, collection_id: str) -> Opened:
-        self._close_surplus()
         user = threading.Lock()
         with user:
-            # A use of its own: whoever wants the collection may be interrupted, and gone before it is open.
+            # A use of its own: whoever wants the collection may be interrupted, and gone before it is open. Whoever
+            # closes the database waits for it, and so for what is closed to make place.
             slot = self.take(collection_id, user)
             try:
+                self._close_surplus()
                 with slot.lock:
                     if slot.opened is None:
                         slot.opened = self._open_one(collection_id)

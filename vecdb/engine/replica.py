@@ -190,13 +190,16 @@ class _Source:
         self._pages = b""
         self._sound = False
         """Whether the last state can be gone on from: no replay into its memtable was broken off."""
+        self._given: View | None = None
+        """What was replayed into its memtable; it may never have been published."""
 
     def latest(self, before: CollectionState | None) -> CollectionState:
         """The state as of now; ``before`` is the one that the last call gave, and stays as it is."""
         failed_at = b""
         for _ in range(ATTEMPTS_MAX):
             pages = state_pages(self._directory)
-            going_on, self._sound = before if self._sound else None, False
+            sound = self._sound and before is not None and before.view is self._given
+            going_on, self._sound = before if sound else None, False
             try:
                 if going_on is not None and pages == self._pages:
                     state = self._state(going_on.metadata, going_on.manifest, going_on.view, going_on)
@@ -211,7 +214,7 @@ class _Source:
                 failed_at = pages
                 continue
             if state.log.size_bytes or state_pages(self._directory) == pages:
-                self._pages = pages
+                self._pages, self._given = pages, state.view
                 self._sound = True
                 return state
         raise Unavailable(

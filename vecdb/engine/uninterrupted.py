@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -58,33 +59,42 @@ def opened_in_order(call: Callable[[], Result], discard: Callable[[Result], obje
 
 
 def _interruptible() -> bool:
-    return _thread.get_ident() == threading.main_thread().ident
+    # While the interpreter ends no other thread runs any more, and a finaliser may still close a database.
+    return not sys.is_finalizing() and _thread.get_ident() == threading.main_thread().ident
 
 
 class _Call(Generic[Result]):
     """A call on its way."""
 
-    __slots__ = ("_call", "_claimed", "_discard", "outcome")
+    __slots__ = ("_begun", "_call", "_claimed", "_discard", "outcome")
 
     def __init__(self, call: Callable[[], Result], discard: Callable[[Result], object] | None = None) -> None:
         self.outcome: Outcome[Result] = Outcome()
         self._call = call
         self._discard = discard
+        self._begun = threading.Lock()
+        """Taken by whoever makes the call: a thread that could not be started for certain may be there all the same."""
         self._claimed = threading.Lock()
         """Taken by the end of the call or by the end of the wait, whichever comes first."""
 
     def make(self) -> None:
         """Make the call and tell its outcome."""
-        _running.add(self)
+        if not self._begun.acquire(blocking=False):
+            return
+        outcome = self.outcome
         try:
+            _running.add(self)
             result = self._call()
             if not self._claimed.acquire(blocking=False) and self._discard is not None:
                 self._discard(result)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            self.outcome.set_exception(error)
+            outcome.set_exception(error)
         else:
-            self.outcome.set_result(result)
-        _running.discard(self)
+            outcome.set_result(result)
+        finally:
+            _running.discard(self)
+            # Or the traceback of what was raised would hold this frame, which holds it.
+            del self, outcome
 
     def leave(self) -> None:
         """End the wait without the result, which is discarded as soon as it is there."""
@@ -131,18 +141,24 @@ class _Hands:
         # Where the main thread was interrupted, or was quick, there may be another by now.
         if self._busy.acquire(blocking=False):
             while True:
-                self._take(self.queue.get())
+                call = self.queue.get()
+                try:
+                    self._take(call)
+                except BaseException as error:  # noqa: BLE001 - without memory anything may fail, and all calls wait for this thread
+                    if not call.outcome.done:
+                        call.outcome.set_exception(error)
+                del call
 
 
 def _start(call: _Call[Any]) -> None:
     """Make a call on a thread of its own."""
     try:
         threading.Thread(target=call.make, name="vecdb-call", daemon=True).start()
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         call.make()
 
 
-_ordered = _Hands(lambda call: call.make())
+_ordered = _Hands(_Call.make)
 _unordered = _Hands(_start)
 _running: set[_Call[Any]] = set()
 
