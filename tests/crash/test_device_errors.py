@@ -23,7 +23,7 @@ from vecdb.storage.io import FileSystem
 
 SPACE = ("create", "write", "allocate", "extend", "committing")
 SYNCS = ("fsync", "fdatasync", "fsync_directory")
-QUOTA_S = 8.0
+QUOTA_S = 6.0
 
 
 def points(

@@ -13,7 +13,7 @@ from tests.crash.workload import Plan
 from tests.trust import Trust
 
 PROMISES = "P1 P2 P10"
-QUOTA_S = 12.0
+QUOTA_S = 10.0
 """For each plan: a slow machine runs fewer points."""
 
 

@@ -15,7 +15,7 @@ from tests.storage.forgetful import NAMES
 from tests.trust import Trust
 
 PROMISES = "P1 P2 P10"
-QUOTA_S = 8.0
+QUOTA_S = 7.0
 
 
 def lost_at(
