@@ -13,6 +13,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -110,7 +111,9 @@ def main(kind: str, path: str, survivors: str = "") -> None:
         if kind != "served":
             _embedded(database)
             if kind == "embedded":
-                signal.pause()
+                # Not ``signal.pause``: a signal that comes just before it would never be handled.
+                while True:
+                    time.sleep(0.05)
             database.collection(NAME).flush()
         else:
             asyncio.run(_serve(database))
