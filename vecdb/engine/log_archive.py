@@ -19,8 +19,8 @@ from vecdb.errors import Corruption, FailedPrecondition, NotFound, Unavailable
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.file_reader import FileReader
 from vecdb.storage.io import FileSystem, translating
-from vecdb.storage.log_format import HEADER_BYTES, LogHeader
-from vecdb.storage.log_scan import LogScan
+from vecdb.storage.log_format import LogHeader
+from vecdb.storage.log_scan import LogScan, read_header
 
 PIECE_BYTES: Final = 1 << 20
 _DIRECTORY: Final = re.compile(r"[0-9a-f]{16}")
@@ -149,7 +149,7 @@ class LogArchive:
 
     def _keep(self, collection_id: str, log: MmapDirectory, name: str) -> None:
         with log.open_reader(name) as reader:
-            header = _header(reader, name)
+            header = read_header(reader, name)
             scan = LogScan(reader, header)
             for _ in scan.records(None):
                 pass
@@ -194,7 +194,7 @@ class LogArchive:
                     value=reached_seq + 1,
                 )
             with directory.open_reader(kept.name) as reader:
-                header = _header(reader, kept.name_in_log)
+                header = read_header(reader, kept.name_in_log)
                 # The first file may begin before what is asked for, and then holds the record ``after_seq`` itself.
                 own_id = header.file_id if kept.first_seq <= reached_seq else header.last_record_file_id
                 if (before_name and kept.first_seq <= reached_seq) or (before_id and own_id not in (0, before_id)):
@@ -259,10 +259,6 @@ def _in_order(directory: MmapDirectory) -> list[_Kept]:
     return sorted((each for each in parsed if each), key=lambda each: (each.first_seq, each.ordinal))
 
 
-def _header(reader: FileReader, name: str) -> LogHeader:
-    return LogHeader.decode(reader.pread(min(HEADER_BYTES, reader.size_bytes), 0), str(reader.path), name)
-
-
 def _content(reader: FileReader, scan: LogScan) -> Iterator[bytes]:
     """What is kept of a file that was scanned to its end, in pieces."""
     for at in range(0, scan.offset, PIECE_BYTES):
@@ -282,7 +278,7 @@ def _require_one_history(
         if other.last_seq + 1 < kept.first_seq or other.first_seq > kept.last_seq + 1:
             continue
         with directory.open_reader(other.name) as found:
-            their = _header(found, other.name_in_log)
+            their = read_header(found, other.name_in_log)
             if other == kept:
                 fits = their == header and _same(found, _content(reader, scan))
             elif other.last_seq < kept.first_seq:

@@ -6,13 +6,14 @@ docs/formats/metadata.md gives the keys.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from vecdb.bitmap import CHUNK_ROWS, LiveRows
+from vecdb.engine.log_record import AppliedRequest
 from vecdb.engine.stored_message import refuse_unknown_fields
 from vecdb.errors import Corruption, FailedPrecondition, Unimplemented, VecdbError
 from vecdb.schema import CollectionSchema
@@ -238,6 +239,17 @@ def changed_live_chunks(segment_id: int, stored: LiveRows | None, live: LiveRows
         for number, (chunk, before) in enumerate(zip(live.chunks, stored.chunks, strict=True))
         if chunk is not before and not np.array_equal(chunk, before)
     }
+
+
+def metadata_entries(
+    manifest: Manifest, live: Mapping[int, LiveRows], requests: Iterable[AppliedRequest] = ()
+) -> dict[bytes, bytes]:
+    """All that the metadata of a collection holds, by key; a segment that ``live`` does not name has only live rows."""
+    entries = {MANIFEST_KEY: manifest.encode()}
+    for segment_id, rows in live.items():
+        entries.update(changed_live_chunks(segment_id, None, rows))
+    entries.update((request_key(each.seq), each.encode()) for each in requests)
+    return entries
 
 
 def read_live_rows(entry: SegmentEntry, stored: dict[bytes, bytes], where: str) -> LiveRows:

@@ -19,8 +19,8 @@ from vecdb.engine.manifest import (
     MANIFEST_KEY,
     REQUEST_PREFIX,
     Manifest,
-    changed_live_chunks,
     live_keys,
+    metadata_entries,
     read_live_rows,
     request_key,
 )
@@ -53,10 +53,7 @@ class CollectionMetadata:
 
 def encode_metadata(manifest: Manifest, live: Mapping[int, LiveRows], requests: Iterable[AppliedRequest]) -> bytes:
     """As bytes."""
-    entries = {MANIFEST_KEY: manifest.encode()}
-    for segment_id, rows in live.items():
-        entries.update(changed_live_chunks(segment_id, None, rows))
-    entries.update((request_key(each.seq), each.encode()) for each in requests)
+    entries = metadata_entries(manifest, live, requests)
     return log_pb2.Metadata(
         entries=[log_pb2.MetadataEntry(key=key, value=value) for key, value in entries.items()]
     ).SerializeToString()

@@ -22,9 +22,8 @@ from vecdb.engine.manifest import (
     MANIFEST_KEY,
     REQUEST_PREFIX,
     Manifest,
-    changed_live_chunks,
+    metadata_entries,
     read_live_rows,
-    request_key,
 )
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.resources import Resources, RowMemory
@@ -64,15 +63,11 @@ def write_metadata(
     requests
         The requests that are remembered, to answer retries.
     """
-    encoded = manifest.encode()
-    puts = {MANIFEST_KEY: encoded}
-    for segment_id, rows in live.items():
-        puts.update(changed_live_chunks(segment_id, None, rows))
-    puts.update({request_key(each.seq): each.encode() for each in requests})
+    puts = metadata_entries(manifest, live, requests)
     metadata = LmdbStore.open(directory)
     try:
         metadata.commit(puts)
-        write_mirror(directory, MIRROR, encoded, metadata.fingerprint())
+        write_mirror(directory, MIRROR, puts[MANIFEST_KEY], metadata.fingerprint())
     finally:
         metadata.close()
 

@@ -17,10 +17,9 @@ from vecdb.engine.manifest import (
     MANIFEST_KEY,
     REQUEST_PREFIX,
     Manifest,
-    changed_live_chunks,
     live_keys,
+    metadata_entries,
     read_live_rows,
-    request_key,
 )
 from vecdb.engine.state import MIRROR
 from vecdb.errors import Corruption, NotFound
@@ -158,12 +157,7 @@ def _write_environment(
 ) -> None:
     """Put a new environment in the place of one that is of no use."""
     assert metadata.fingerprint is not None
-    encoded = after.encode()
-    values = {MANIFEST_KEY: encoded}
-    for number, rows in live.items():
-        values.update(changed_live_chunks(number, None, rows))
-    for request in requests:
-        values[request_key(request.seq)] = request.encode()
+    values = metadata_entries(after, live, requests)
     directory.move(DATA_NAME, kept)
     fingerprint = write_environment(
         directory,
@@ -171,7 +165,7 @@ def _write_environment(
         environment_id=metadata.fingerprint.environment_id,
         generation=metadata.fingerprint.generation + REBUILT_GENERATIONS,
     )
-    write_mirror(directory, MIRROR, encoded, fingerprint)
+    write_mirror(directory, MIRROR, values[MANIFEST_KEY], fingerprint)
 
 
 def _change_environment(
@@ -184,11 +178,8 @@ def _change_environment(
     store = LmdbStore.open(directory, expected=metadata.fingerprint)
     try:
         if after != metadata.manifest:
-            puts = {MANIFEST_KEY: encoded}
             gone = [key for each in metadata.manifest.segments for key in live_keys(each)]
-            for number, rows in live.items():
-                puts.update(changed_live_chunks(number, None, rows))
-            store.commit(puts, gone)
+            store.commit(metadata_entries(after, live), gone)
         write_mirror(directory, MIRROR, encoded, store.fingerprint())
     finally:
         store.close()
