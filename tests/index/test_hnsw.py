@@ -10,6 +10,7 @@ from vecdb.errors import Corruption, InvalidArgument
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams, ef_for_recall
 from vecdb.index.hnsw.levels import insertion_order
+from vecdb.kernels.arrays import Beam
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.types import Metric
 
@@ -76,7 +77,7 @@ def test_every_row_is_reachable_and_a_broad_search_is_exact(n, dim, metric, kind
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     index = index_of(vectors, metric, HnswParams(m=m, ef_construction=8, seed=seed))
     assert index.check() == []
-    answer = index.search(vectors[:5], n + 2, ef=n)
+    answer = index.search(vectors[:5], n + 2, beam=Beam(n))
     right = KERNELS.scan_topk(vectors, vectors[:5], metric, n + 2)
     np.testing.assert_array_equal(answer.topk.slots, right.slots)
 
@@ -85,7 +86,7 @@ def test_every_row_is_reachable_and_a_broad_search_is_exact(n, dim, metric, kind
 def test_unusual_dimensions(rng, dim):
     vectors = rng.normal(size=(60, dim)).astype(np.float32)
     index = index_of(vectors, Metric.L2)
-    assert (index.search(vectors, 1, ef=60).topk.slots[:, 0] == np.arange(60)).all()
+    assert (index.search(vectors, 1, beam=Beam(60)).topk.slots[:, 0] == np.arange(60)).all()
 
 
 def test_rows_that_are_all_equal():

@@ -55,7 +55,7 @@ def test_nothing_overflows_at_the_largest_dimension(kernels):
     table[1] = 1
     table[2] = 128
     norms = ((table.astype(np.int64) - 128) ** 2).sum(axis=1).astype(np.int32)
-    query = QueryCodes(np.full((1, DIMENSIONS_MAX), 127, np.int8), np.zeros(1, np.int64))
+    query = QueryCodes(np.full((1, DIMENSIONS_MAX), 127, np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64))
     found = kernels.scan_codes(Codes(table, norms), query, 4)
     assert found.slots[0].tolist() == [0, 3, 2, 1]
 

@@ -14,7 +14,7 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
-from vecdb.kernels.arrays import Layer, Prune
+from vecdb.kernels.arrays import Beam, Layer, Prune
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, Metric
 
@@ -58,11 +58,12 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
     vectors = vectors_of(n, dim, metric, 1)
     queries = vectors_of(QUERIES, dim, metric, 2)
     codes = ScalarCodes.encode(kernels, vectors, metric)
-    asked = codes.quantise(kernels, queries)
+    asked = codes.quantise(kernels, queries, codes.reach())
     yield "table", codes.codes.table
     yield "norms", codes.codes.norms
     yield "values", asked.values
     yield "ratios", asked.ratios
+    yield "offsets", asked.offsets
     sketches = kernels.sketch(codes.codes, dim)
     yield "sketches", sketches
     builder = HnswBuilder(kernels, codes, HnswParams(m=3, ef_construction=12, seed=n))
@@ -81,11 +82,14 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
             found = kernels.scan_codes(codes.codes, asked, k, words)
             yield f"codes/{name}/{k}", found.slots
             yield f"codes/{name}/{k}/scored", np.array([found.fewest, found.distance_computations])
-        for ef in (1, 8, 40):
-            walked = kernels.bind_graph(codes.codes, index.graph).search(asked, ef, min(ef, 10), words)
-            yield f"graph/{name}/{ef}", walked.slots
-            yield f"graph/{name}/{ef}/cost", np.array([walked.fewest, walked.distance_computations, walked.hops])
-        answer = index.search(queries, 3, ef=16, allowed=allowed)
+        for ef, slack in ((1, 0), (8, 0), (40, 0), (8, 65_600), (40, 72_000), (500, 80_000)):
+            walked = kernels.bind_graph(codes.codes, index.graph).search(asked, Beam(ef, slack), 3, min(ef, 10), words)
+            yield f"graph/{name}/{ef}/{slack}", walked.slots
+            yield (
+                f"graph/{name}/{ef}/{slack}/cost",
+                np.array([walked.fewest, walked.distance_computations, walked.hops]),
+            )
+        answer = index.search(queries, 3, beam=Beam(16), allowed=allowed)
         yield f"index/{name}.f32", answer.topk.distances
     for k in (1, 5, n + 3):
         # Every third row is in each of two parts: equal distances, and more hits than rows where k exceeds them.

@@ -6,13 +6,23 @@ float32 taken from a fixed sample, and everything after it is elementwise float3
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vecdb.errors import Corruption
-from vecdb.kernels.arrays import SKETCH_STRIDE_MIN, UNIT_MIN, BuildSpace, Codes, QueryCodes, sketch_bytes, stride_bytes
+from vecdb.kernels.arrays import (
+    COARSE_STRIDE_MIN,
+    UNIT_MIN,
+    BuildSpace,
+    Codes,
+    QueryCodes,
+    nibble_bytes,
+    sketch_bytes,
+    stride_bytes,
+)
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, Metric, U8Array
 
@@ -98,16 +108,30 @@ class ScalarCodes:
         """Dimension of the vectors."""
         return int(self.centre.shape[0])
 
-    def quantise(self, kernels: Kernels, queries: F32Array) -> QueryCodes:
-        """Queries ((nq, dim) float32) in the units of this table."""
-        return kernels.quantise(queries, self.centre, self.step, self.metric)
+    def quantise(self, kernels: Kernels, queries: F32Array, reach: float = 0.0) -> QueryCodes:
+        """Queries ((nq, dim) float32) in the units of this table; a walk by dot also needs the table's ``reach()``."""
+        return kernels.quantise(queries, self.centre, self.step, self.metric, reach)
+
+    def reach(self) -> float:
+        """Length of the longest row in units of ``step``."""
+        return math.sqrt(int(self.codes.norms.max(initial=0)))
 
     def sketches(self, kernels: Kernels) -> U8Array:
         """Sketches of the rows for a graph search; none where rows are so short that they would not help."""
         stride = self.codes.table.shape[1]
-        if stride < SKETCH_STRIDE_MIN:
+        if stride < COARSE_STRIDE_MIN:
             return np.zeros((0, sketch_bytes(stride)), np.uint8)
         return kernels.sketch(self.codes, self.dim)
+
+    def nibbles(self) -> U8Array:
+        """Nibbles of the rows for a graph search; none where rows are so short that they would not help."""
+        table = self.codes.table
+        width = nibble_bytes(table.shape[1])
+        if table.shape[1] < COARSE_STRIDE_MIN:
+            return np.zeros((0, width), np.uint8)
+        nibbles = table[:, :width] >> np.uint8(4)
+        nibbles[:, : table.shape[1] - width] |= table[:, width:] & np.uint8(0xF0)
+        return nibbles
 
     def build_space(self, kernels: Kernels) -> BuildSpace:
         """The table with the terms that make rows comparable with each other, for building a graph."""

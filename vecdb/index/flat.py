@@ -10,6 +10,7 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.protocol import EnsureRows, IndexAnswer
+from vecdb.kernels.arrays import Beam
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import F32Array, I32Array, Metric
 
@@ -42,12 +43,12 @@ class FlatIndex:
         queries: F32Array,
         k: int,
         *,
-        ef: int = 0,
+        beam: Beam | None = None,
         allowed: Bitmap | None = None,
         ensure: EnsureRows | None = None,
     ) -> IndexAnswer:
-        """As ``VectorIndex.search``, exact: always ``min(k, allowed rows)`` results; ``ef`` is ignored."""
-        del ef
+        """As ``VectorIndex.search``, exact: always ``min(k, allowed rows)`` results; ``beam`` is ignored."""
+        del beam
         count = self.rows if allowed is None else allowed.count()
         if ensure is not None and count:
             ensure(np.arange(self.rows) if allowed is None else allowed.rows())
@@ -90,13 +91,13 @@ class CodedFlatIndex:
         queries: F32Array,
         k: int,
         *,
-        ef: int = 0,
+        beam: Beam | None = None,
         allowed: Bitmap | None = None,
         ensure: EnsureRows | None = None,
     ) -> IndexAnswer:
-        """As ``VectorIndex.search``; ``ef`` is the least number of rows reranked."""
+        """As ``VectorIndex.search``; the ``ef`` of the beam is the least number of rows reranked."""
         available = self.rows if allowed is None else allowed.count()
-        width = min(available, max(k * _RERANK_FACTOR, k + _RERANK_MIN, ef))
+        width = min(available, max(k * _RERANK_FACTOR, k + _RERANK_MIN, 0 if beam is None else beam.ef))
         if width == 0:
             width = 1  # a kernel's result has at least one column
         found = self._kernels.scan_codes(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from vecdb.bitmap import Bitmap
+from vecdb.kernels.arrays import Beam
 from vecdb.types import F32Array, I64Array, Metric, TopK
 
 EnsureRows: TypeAlias = Callable[[I64Array], None]
@@ -56,7 +57,7 @@ class VectorIndex(Protocol):
         queries: F32Array,
         k: int,
         *,
-        ef: int = 0,
+        beam: Beam | None = None,
         allowed: Bitmap | None = None,
         ensure: EnsureRows | None = None,
     ) -> IndexAnswer:
@@ -68,8 +69,8 @@ class VectorIndex(Protocol):
             (nq, dim) float32; normalised for the metric cosine.
         k
             Results per query, at least 1; may exceed the number of rows.
-        ef
-            Breadth of an approximate search; 0 for the index's own choice. Exact indexes ignore it.
+        beam
+            Breadth of an approximate search; None for the index's own choice. Exact indexes ignore it.
         allowed
             The slots that may be returned; None for all. An approximate index may then find fewer than
             ``min(k, allowed.count())``.

@@ -19,6 +19,12 @@ magnitudes of ``code - 128``. With ``s`` the sum of ``q`` over set bits, ``(2 * 
 ``dot(code - 128, q)`` without bias, and ``error / 16 * norm(q)`` is about its standard error (Gao and Long 2024,
 "RaBitQ", section 3, without the rotation). A beam that is full does not read the codes of a row whose estimate, lowered
 by ``SKETCH_MARGIN`` sixteenths of that error, is beyond the worst of the beam.
+
+Nibbles
+-------
+*Nibbles* are the upper four bits of every code, two to a byte: byte ``j`` of a row of ``w`` bytes holds code ``j`` in
+its low half and code ``j + w`` in its high half, zero beyond the stride. A walk that reads them takes
+``16 * nibble - 120`` for ``code - 128``, off by eight at most, and reads half the cache lines.
 """
 
 from __future__ import annotations
@@ -36,14 +42,30 @@ DIMENSIONS_MAX = 65_536
 RATIO_BITS = 30
 """Fractional bits of ``QueryCodes.ratios``."""
 
+OFFSET_MAX = 1 << 40
+"""``QueryCodes.offsets`` end here: a distance that they are added to is below 2**32."""
+
 UNIT_MIN = 1e-30
 """Quantisation units at or below this are taken as 1: everything is zero at that scale, and reciprocals overflow."""
 
 ALPHA_ONE = 64
 """Fixed-point one of the pruning factor alpha: 70 means 70 / 64."""
 
-SKETCH_STRIDE_MIN = 256
-"""Code rows shorter than this many bytes are not sketched: reading one is hardly dearer than reading its sketch."""
+SLACK_BITS = 16
+"""Fractional bits of ``Beam.slack``."""
+
+SLACK_MAX = 4 << SLACK_BITS
+"""Beyond this a walk hardly ends before its beam does; products with any distance stay far below 2**63."""
+
+NIBBLE_BLUR_BITS = 4
+"""A distance by nibbles blurs by about 2 ** 4 / sqrt(12) times the length of the query, by codes a sixteenth of that.
+
+Nearness below 2 ** 4 times the length (by codes: the length) is told apart no further when a walk decides whether to
+end, or the rounding of a row that is all but equal to the query would decide it.
+"""
+
+COARSE_STRIDE_MIN = 256
+"""Code rows shorter than this many bytes have no sketches and no nibbles: reading one is hardly dearer."""
 
 SKETCH_MARGIN = 12
 """Standard errors, in sixteenths, that a sketched distance is lowered by before a row is given up on its account."""
@@ -52,6 +74,11 @@ SKETCH_MARGIN = 12
 def sketch_bytes(stride: int) -> int:
     """Bytes of the sketch of a code row of ``stride`` bytes: a bit for each, two int32, rounded up to a cache line."""
     return stride_bytes(stride // 8 + 8)
+
+
+def nibble_bytes(stride: int) -> int:
+    """Bytes of the nibbles of a code row of ``stride`` bytes: half of it, rounded up to a cache line."""
+    return stride_bytes(-(-stride // 2))
 
 
 def stride_bytes(dim: int) -> int:
@@ -69,10 +96,33 @@ class QueryCodes:
         (nq, stride) int8, C order, zero beyond the dimension.
     ratios
         (nq,) int64: weight of a row's norm with ``RATIO_BITS`` fractional bits; 0 for dot and cosine.
+    offsets
+        (nq,) int64: what makes an integer distance proportional to the squared Euclidean distance when it is added: to
+        the row itself for L2 and cosine, and for dot to the row with one more coordinate, which gives all rows one
+        length (Bachrach et al. 2014, "Speeding up the Xbox recommender system", section 3).
     """
 
     values: I8Array
     ratios: I64Array
+    offsets: I64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """How far a walk goes.
+
+    Attributes
+    ----------
+    ef
+        Rows that are kept to be expanded, at least 1. The literature's ef.
+    slack
+        With ``SLACK_BITS`` fractional bits: the walk ends where the nearest row that is not expanded has more than
+        ``slack`` times the squared distance of the k-th nearest row found ("Distance adaptive beam search", Al-Jazzazi
+        et al. 2025), however many rows are kept. 0: it ends where all rows kept are expanded.
+    """
+
+    ef: int
+    slack: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +201,15 @@ class Graph:
         (n, degree) int32: rows, -1 after the last.
     sketches
         (n, sketch_bytes(stride)) uint8 of the code table, or (0, ...) to search without.
+    nibbles
+        (n, nibble_bytes(stride)) uint8 of the code table, or (0, ...) to walk on whole codes.
     upper
         The layers above; at least one place when n > 0.
     """
 
     links: I32Array
     sketches: U8Array
+    nibbles: U8Array
     upper: UpperLayers
 
 

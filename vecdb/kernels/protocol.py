@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from vecdb.kernels.arrays import Candidates, Codes, Graph, Layer, Merged, Prune, QueryCodes, UpperLayers
+from vecdb.kernels.arrays import Beam, Candidates, Codes, Graph, Layer, Merged, Prune, QueryCodes, UpperLayers
 from vecdb.types import F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 Progress: TypeAlias = Callable[[str, float], None]
@@ -29,11 +29,14 @@ class WarmedKernel:
 class BoundGraph(Protocol):
     """A graph made ready to be searched often: what all searches share was checked, or copied to where they run."""
 
-    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
-        """Beam search by integer distance: at most ``count`` of the best ``ef`` rows found, those allowed only.
+    def search(
+        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
+    ) -> Candidates:
+        """Beam search by integer distance for the ``k`` nearest: at most ``count`` of the best rows found.
 
-        Rows that are not allowed are walked through. ``ef`` at least 1. The walk starts at the row that a greedy
-        descent through the upper layers arrives at, and at the entry point, so one with ``ef`` of n meets every row.
+        Only allowed rows are returned; the others are walked through. The walk starts at the row that a greedy descent
+        through the upper layers arrives at, and at the entry point, so one with an ``ef`` of n and no slack meets every
+        row.
         """
         ...
 
@@ -78,8 +81,13 @@ class Kernels(Protocol):
         """Quantise rows to bytes: ``128 + clip(rint((x - centre) / step), -127, 127)``."""
         ...
 
-    def quantise(self, queries: F32Array, centre: F32Array, step: float, metric: Metric) -> QueryCodes:
-        """Quantise queries for a code table with this ``centre`` ((dim,) float32) and ``step``."""
+    def quantise(
+        self, queries: F32Array, centre: F32Array, step: float, metric: Metric, reach: float = 0.0
+    ) -> QueryCodes:
+        """Quantise queries for a code table with this ``centre`` ((dim,) float32) and ``step``.
+
+        ``reach`` is the length of the longest row of the table in units of ``step``; needed for a walk by dot only.
+        """
         ...
 
     def sketch(self, codes: Codes, dim: int) -> U8Array:

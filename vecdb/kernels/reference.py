@@ -6,13 +6,15 @@ Integer results equal those of every other device bit for bit; float32 distances
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isqrt
+from math import isqrt, sqrt
 
 import numpy as np
 
 from vecdb.kernels.arrays import (
+    OFFSET_MAX,
     RATIO_BITS,
     UNIT_MIN,
+    Beam,
     BuildSpace,
     Candidates,
     Codes,
@@ -26,7 +28,7 @@ from vecdb.kernels.arrays import (
     stride_bytes,
 )
 from vecdb.kernels.protocol import Progress, WarmedKernel
-from vecdb.kernels.reference_graph import ReferenceGraph, Scorer, beam, bools, descend, links_of, pruned, row_scorer
+from vecdb.kernels.reference_graph import ReferenceGraph, Scorer, bools, descend, links_of, pruned, row_scorer, walk
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 _BLOCK_FLOATS = 1 << 20
@@ -80,11 +82,13 @@ class ReferenceKernels:
             norms[at : at + block] = (levels * levels).sum(axis=1)
         return Codes(table, norms)
 
-    def quantise(self, queries: F32Array, centre: F32Array, step: float, metric: Metric) -> QueryCodes:
+    def quantise(
+        self, queries: F32Array, centre: F32Array, step: float, metric: Metric, reach: float = 0.0
+    ) -> QueryCodes:
         """As ``Kernels.quantise``."""
         nq, dim = queries.shape
         values = np.zeros((nq, stride_bytes(dim)), np.int8)
-        ratios = np.zeros(nq, np.int64)
+        ratios, offsets = np.zeros(nq, np.int64), np.zeros(nq, np.int64)
         for number in range(nq):
             moved = queries[number] - centre if metric is Metric.L2 else queries[number]
             largest = min(np.abs(moved).max(initial=np.float32(0)), np.finfo(np.float32).max)
@@ -95,7 +99,18 @@ class ReferenceKernels:
             elif unit <= np.float32(UNIT_MIN):
                 unit = np.float32(1)
             values[number, :dim] = _levels(moved, unit)
-        return QueryCodes(values, ratios)
+            levels = values[number, :dim].astype(np.int64)
+            length = float((levels * levels).sum())
+            if metric is Metric.L2:
+                offset = float(unit) / float(np.float32(step)) * length / 2.0
+            elif metric is Metric.DOT:
+                offset = sqrt(length) * reach
+            else:
+                # One after the other: another order may round otherwise.
+                shift = float(np.cumsum(np.append(0.0, centre.astype(np.float64) * levels))[-1])
+                offset = (1.0 / float(unit) - shift) / float(np.float32(step))
+            offsets[number] = np.rint(min(max(offset, 0.0), float(OFFSET_MAX)))
+        return QueryCodes(values, ratios, offsets)
 
     def sketch(self, codes: Codes, dim: int) -> U8Array:
         """As ``Kernels.sketch``."""
@@ -157,7 +172,7 @@ class ReferenceKernels:
                 place, _ = descend(upper, row_scorer(above, layer.space, node))
                 entry = int(upper.rows[place]) if bottom else place
             scorer = row_scorer(layer.space, layer.space, node)
-            pool, _, _ = beam(scorer, layer.links, {entry}, ef)
+            pool, _, _ = walk(scorer, layer.links, {entry}, Beam(ef), 1, 0)
             half = int(layer.space.halves[node])
             known = links_of(layer.links[node])
             keys = {(distance + half, row) for distance, row in pool if row != node}

@@ -9,8 +9,11 @@ import numpy as np
 
 from vecdb.kernels.arrays import (
     ALPHA_ONE,
+    NIBBLE_BLUR_BITS,
     RATIO_BITS,
     SKETCH_MARGIN,
+    SLACK_BITS,
+    Beam,
     BuildSpace,
     Candidates,
     Codes,
@@ -21,6 +24,8 @@ from vecdb.kernels.arrays import (
 )
 from vecdb.types import AnyArray, BoolArray, I32Array, I64Array, U8Array, U64Array
 
+_FAR = 0x7FFF_FFFF
+
 
 class ReferenceGraph:
     """A graph over codes, as ``BoundGraph``."""
@@ -29,7 +34,9 @@ class ReferenceGraph:
         self._codes = codes
         self._graph = graph
 
-    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
+    def search(
+        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
+    ) -> Candidates:
         """As ``BoundGraph.search``."""
         codes, graph = self._codes, self._graph
         n = codes.table.shape[0]
@@ -40,10 +47,15 @@ class ReferenceGraph:
         fewest = count if n else 0
         for number in range(nq if n else 0):
             query, ratio = queries.values[number], int(queries.ratios[number])
-            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches)
+            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches, nibbles=graph.nibbles)
             place, more = descend(graph.upper, Scorer(graph.upper.table, graph.upper.norms, query, ratio))
-            pool, further, steps = beam(
-                scorer, graph.links, {int(graph.upper.rows[place]), int(graph.upper.rows[0])}, ef
+            pool, further, steps = walk(
+                scorer,
+                graph.links,
+                {int(graph.upper.rows[place]), int(graph.upper.rows[0])},
+                beam,
+                k,
+                int(queries.offsets[number]),
             )
             found = [row for _, row in pool if members[row]][:count]
             slots[number, : len(found)] = found
@@ -64,12 +76,14 @@ class Scorer:
         ratio: int,
         *,
         sketches: U8Array | None = None,
+        nibbles: U8Array | None = None,
     ) -> None:
         self.table = table
         self.norms = norms
         self.query = query.astype(np.int64)
         self.ratio = ratio
         self.sketches = sketches if sketches is not None and sketches.shape[0] else None
+        self.nibbles = nibbles if nibbles is not None and nibbles.shape[0] else None
         self.length = isqrt(int((self.query * self.query).sum()))
 
     def _terms(self, rows: AnyArray) -> I64Array:
@@ -82,6 +96,15 @@ class Scorer:
     def distances(self, rows: AnyArray) -> I64Array:
         """Distances of ``rows``, by code."""
         dots: I64Array = (self.table[rows].astype(np.int64) - 128) @ self.query
+        return self._terms(rows) - dots
+
+    def walked(self, rows: AnyArray) -> I64Array:
+        """Distances of ``rows`` as a walk takes them: by nibbles where there are any."""
+        if self.nibbles is None:
+            return self.distances(rows)
+        halves = self.nibbles[rows].astype(np.int64)
+        codes = np.concatenate([halves & 15, halves >> 4], axis=1)[:, : self.query.shape[0]] * 16 - 120
+        dots: I64Array = codes @ self.query
         return self._terms(rows) - dots
 
     def promising(self, rows: AnyArray, worst: int) -> AnyArray:
@@ -123,26 +146,35 @@ def descend(upper: UpperLayers, scorer: Scorer) -> tuple[int, int]:
     return best[1], scored
 
 
-def beam(scorer: Scorer, links: I32Array, entries: set[int], ef: int) -> tuple[list[tuple[int, int]], int, int]:
-    """Best-first search; the best ``ef`` (distance, node) found, ascending, distances computed, nodes expanded."""
+def walk(
+    scorer: Scorer, links: I32Array, entries: set[int], beam: Beam, k: int, offset: int
+) -> tuple[list[tuple[int, int]], int, int]:
+    """Best-first search; the (distance, node) kept, ascending, distances computed, nodes expanded."""
     first = np.array(sorted(entries))
-    pool = sorted(zip(scorer.distances(first).tolist(), first.tolist(), strict=True))[:ef]
+    pool = sorted(zip(scorer.walked(first).tolist(), first.tolist(), strict=True))[: beam.ef]
     met = set(entries)
     expanded: set[int] = set()
     hops = 0
     while True:
-        following = next((node for _, node in pool if node not in expanded), None)
-        if following is None:
+        following = next((key for key in pool if key[1] not in expanded), None)
+        bound = _FAR
+        if beam.slack and len(pool) >= k:
+            blur = scorer.length << NIBBLE_BLUR_BITS if scorer.nibbles is not None else scorer.length
+            bound = (max(pool[k - 1][0] + offset, blur) * beam.slack >> SLACK_BITS) - offset
+        if following is None or following[0] > bound:
             return pool, len(met), hops
-        expanded.add(following)
+        if len(pool) == beam.ef:
+            bound = min(bound, pool[-1][0])
+        expanded.add(following[1])
         hops += 1
-        fresh = np.array([node for node in links_of(links[following]).tolist() if node not in met], np.int64)
+        fresh = np.array([node for node in links_of(links[following[1]]).tolist() if node not in met], np.int64)
         met.update(fresh.tolist())
-        if len(pool) == ef and scorer.sketches is not None:
-            fresh = scorer.promising(fresh, pool[-1][0])
-        for key in zip(scorer.distances(fresh).tolist(), fresh.tolist(), strict=True):
-            bisect.insort(pool, key)
-        del pool[ef:]
+        if bound < _FAR and scorer.sketches is not None:
+            fresh = scorer.promising(fresh, bound)
+        for key in zip(scorer.walked(fresh).tolist(), fresh.tolist(), strict=True):
+            if key[0] <= bound:
+                bisect.insort(pool, key)
+        del pool[beam.ef :]
 
 
 def pruned(space: BuildSpace, keys: list[tuple[int, int]], prune: Prune) -> list[int]:

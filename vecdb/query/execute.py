@@ -197,7 +197,7 @@ def _search_part(planned: PlannedPart, queries: F32Array, k: int) -> tuple[Index
         return part.exact.search(queries, k, allowed=allowed), 0
     if plan.strategy is Strategy.SCAN:
         return part.scan.search(queries, k, allowed=allowed, ensure=ensure), 0
-    answer = part.graph.search(queries, k, ef=plan.ef, allowed=allowed, ensure=ensure)
+    answer = part.graph.search(queries, k, beam=plan.beam, allowed=allowed, ensure=ensure)
     wanted = min(k, planned.count)
     if answer.fewest >= wanted:
         return answer, 0

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from vecdb.index.hnsw import ef_for_recall
+from vecdb.index.hnsw import beam_for_recall, recall_of_ef
+from vecdb.kernels.arrays import Beam
 
 SCAN_RECALL = 0.999
 """Expected recall of a scan of 8-bit codes whose candidates are ranked again by their float32 vectors."""
@@ -64,14 +65,14 @@ class PartPlan:
 
     Attributes
     ----------
-    ef
-        Size of the candidate list of a graph walk; 0 for the other strategies.
+    beam
+        How far a walk through the graph goes; ``None`` for the other strategies.
     recall_estimate
         Mean recall expected within this part.
     """
 
     strategy: Strategy
-    ef: int
+    beam: Beam | None
     recall_estimate: float
 
 
@@ -93,26 +94,13 @@ def plan_part(
         With fewer allowed rows the graph is left alone.
     """
     if facts.allowed == 0:
-        return PartPlan(Strategy.NOTHING, 0, 1.0)
+        return PartPlan(Strategy.NOTHING, None, 1.0)
     if not facts.has_codes or (ef is None and recall > SCAN_RECALL) or facts.allowed <= k:
-        return PartPlan(Strategy.EXACT, 0, 1.0)
+        return PartPlan(Strategy.EXACT, None, 1.0)
     selectivity = facts.allowed / facts.slots
     if not facts.has_graph or facts.allowed < graph_rows_min or selectivity < GRAPH_SELECTIVITY_MIN:
-        return PartPlan(Strategy.SCAN, 0, SCAN_RECALL)
+        return PartPlan(Strategy.SCAN, None, SCAN_RECALL)
     if ef is None:
-        return PartPlan(Strategy.GRAPH, ef_for_recall(k, recall, selectivity), recall)
+        return PartPlan(Strategy.GRAPH, beam_for_recall(k, recall, selectivity), recall)
     size = max(ef, k)
-    return PartPlan(Strategy.GRAPH, size, recall_of_ef(k, size, round(selectivity, 2)))
-
-
-@lru_cache(maxsize=1024)
-def recall_of_ef(k: int, ef: int, selectivity: float) -> float:
-    """The largest recall for which ``ef_for_recall`` asks no more than ``ef``."""
-    low, high = 0.0, SCAN_RECALL
-    for _ in range(20):
-        middle = (low + high) / 2
-        if ef_for_recall(k, max(middle, 1e-6), selectivity) <= ef:
-            low = middle
-        else:
-            high = middle
-    return low
+    return PartPlan(Strategy.GRAPH, Beam(size), min(recall_of_ef(k, size, round(selectivity, 2)), SCAN_RECALL))

@@ -102,6 +102,10 @@ def ingest(upsert: Any, train: F32Array) -> None:
 
 def bound_calls(collection: Any, all_queries: F32Array, k: int, effort: int) -> Bound:
     """The public search calls of a collection, embedded or served."""
+    from vecdb.index.hnsw import recall_of_ef
+
+    # The recall that a beam of this width is expected to have: what is asked for is what a caller asks for.
+    recall = recall_of_ef(k, effort)
     search, search_batch = collection.search, collection.search_batch
     queries = np.array(all_queries)
     rows, few = list(queries), few_of(queries)
@@ -110,9 +114,9 @@ def bound_calls(collection: Any, all_queries: F32Array, k: int, effort: int) -> 
         return padded_rows([row_numbers(hits) for hits in found], k)
 
     return Bound(
-        one=lambda at: search(rows[at], k, ef=effort, with_payloads=False),
-        all=lambda: search_batch(queries, k, ef=effort, with_payloads=False),
-        few=lambda: search_batch(few, k, ef=effort, with_payloads=False),
+        one=lambda at: search(rows[at], k, recall=recall, with_payloads=False),
+        all=lambda: search_batch(queries, k, recall=recall, with_payloads=False),
+        few=lambda: search_batch(few, k, recall=recall, with_payloads=False),
         rows_of_one=row_numbers,
         rows_of_all=rows_of_all,
     )

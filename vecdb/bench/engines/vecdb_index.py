@@ -39,13 +39,16 @@ class VecdbIndex(Engine):
 
     def bind(self, k: int, effort: int) -> Bound:
         """``search`` with one row, and with all rows."""
+        from vecdb.index.hnsw import beam_for_recall, recall_of_ef
+
+        beam = beam_for_recall(k, recall_of_ef(k, effort))
         search, queries = self.index.search, np.array(self.vectors.unit_queries)
         rows = list(queries[:, np.newaxis, :])
         few = few_of(queries)
         return Bound(
-            one=lambda at: search(rows[at], k, ef=effort),
-            all=lambda: search(queries, k, ef=effort),
-            few=lambda: search(few, k, ef=effort),
+            one=lambda at: search(rows[at], k, beam=beam),
+            all=lambda: search(queries, k, beam=beam),
+            few=lambda: search(few, k, beam=beam),
             rows_of_one=lambda answer: answer.topk.slots[0].astype(np.int64),
             rows_of_all=lambda answer: answer.topk.slots.astype(np.int64),
         )

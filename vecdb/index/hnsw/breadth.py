@@ -1,4 +1,4 @@
-"""How broad a beam a wanted recall takes, before an index has been calibrated on its own data.
+"""How far a walk has to go for a wanted recall, where the index has not been calibrated on its own data.
 
 The figures are fitted to a hard set (100,000 sentence embeddings of 384 dimensions, local intrinsic dimension 23), so
 that easier sets reach more than is asked.
@@ -6,16 +6,26 @@ that easier sets reach more than is asked.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from vecdb.kernels.arrays import SLACK_BITS, Beam
+
 EF_MIN = 16
 EF_MAX = 100_000
 
 _BASE = 38
 _STEPS = ((0.80, 0.4), (0.90, 0.6), (0.95, 1.1), (0.98, 2.2), (0.99, 3.5), (0.995, 6.0), (1.0, 20.0))
-"""(recall@k, ef as a multiple of ``k + _BASE``), rising."""
+"""(recall@k, ef as a multiple of ``k + _BASE``), rising: for a walk that ends with its beam."""
+
+_SLACKS = ((0.80, 1.0), (0.90, 1.055), (0.95, 1.105), (0.98, 1.15), (0.99, 1.2), (0.995, 1.25), (1.0, 1.6))
+"""(recall@k, slack), rising."""
+
+_ROOM = 4
+"""A walk that ends by slack may keep this many times the rows that one which ends with its beam would."""
 
 
-def ef_for_recall(k: int, recall: float, selectivity: float = 1.0) -> int:
-    """Width of the beam that gives ``recall`` at ``k`` when a share ``selectivity`` of the rows is allowed.
+def beam_for_recall(k: int, recall: float, selectivity: float = 1.0) -> Beam:
+    """The breadth that gives ``recall`` at ``k`` when a share ``selectivity`` of the rows is allowed.
 
     Parameters
     ----------
@@ -25,18 +35,38 @@ def ef_for_recall(k: int, recall: float, selectivity: float = 1.0) -> int:
         Mean recall@k wanted, above 0 and up to 1; 1 means as near to exact as a graph gets.
     selectivity
         Share of the rows that are allowed, above 0 and up to 1.
-
-    Returns
-    -------
-    ef, from ``max(k, EF_MIN)`` to ``EF_MAX``.
     """
-    factor = _STEPS[-1][1]
-    before = (0.0, _STEPS[0][1])
-    for at, multiple in _STEPS:
-        if recall <= at:
-            share = (recall - before[0]) / (at - before[0])
-            factor = before[1] + share * (multiple - before[1])
-            break
-        before = (at, multiple)
-    ef = int(factor * (k + _BASE) / max(selectivity, 1e-6)) + 1
+    ef = ef_for_recall(k, recall, selectivity)
+    if selectivity < 1.0:
+        return Beam(ef)
+    slack = int(_between(_SLACKS, recall) * (1 << SLACK_BITS))
+    return Beam(min(ef * _ROOM, EF_MAX), slack)
+
+
+def ef_for_recall(k: int, recall: float, selectivity: float = 1.0) -> int:
+    """The ef, from ``max(k, EF_MIN)`` to ``EF_MAX``, with which a walk that ends with its beam gives ``recall``."""
+    ef = int(_between(_STEPS, recall) * (k + _BASE) / max(selectivity, 1e-6)) + 1
     return min(max(ef, k, EF_MIN), EF_MAX)
+
+
+@lru_cache(maxsize=1024)
+def recall_of_ef(k: int, ef: int, selectivity: float = 1.0) -> float:
+    """The largest recall for which ``ef_for_recall`` asks no more than ``ef``."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        if ef_for_recall(k, max(middle, 1e-6), selectivity) <= ef:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _between(steps: tuple[tuple[float, float], ...], recall: float) -> float:
+    """Linear between the steps; the first one holds below it."""
+    before = (0.0, steps[0][1])
+    for at, value in steps:
+        if recall <= at:
+            return before[1] + (recall - before[0]) / (at - before[0]) * (value - before[1])
+        before = (at, value)
+    return steps[-1][1]

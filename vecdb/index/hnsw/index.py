@@ -15,27 +15,27 @@ from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
-from vecdb.index.hnsw.breadth import ef_for_recall
+from vecdb.index.hnsw.breadth import beam_for_recall
 from vecdb.index.protocol import EnsureRows, IndexAnswer
-from vecdb.kernels.arrays import Graph, UpperLayers
+from vecdb.kernels.arrays import Beam, Graph, UpperLayers
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric
 
 _DEFAULT_RECALL = 0.95
-_RERANK_FACTOR = 2
-_RERANK_MIN = 10
+_RERANK_MIN = 8
 
 
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_vectors", "graph")
+    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "graph")
 
     def __init__(self, kernels: Kernels, graph: Graph, codes: ScalarCodes, vectors: F32Array) -> None:
         self._kernels = kernels
         self.graph = graph
         self._codes = codes
         self._vectors = vectors
+        self._reach = codes.reach()
         self._bound = kernels.bind_graph(codes.codes, graph)
 
     @classmethod
@@ -74,12 +74,12 @@ class HnswIndex:
             _within(rows, n, "upper_rows", least=0)
         for level, count in enumerate(counts.tolist()):
             _within(upper_links[starts[level] : starts[level + 1]], count, "upper_links")
-        table, norms, sketches = codes.codes.table[rows], codes.codes.norms[rows], codes.sketches(kernels)
-        for derived in (table, norms, sketches):
+        table, norms = codes.codes.table[rows], codes.codes.norms[rows]
+        sketches, nibbles = codes.sketches(kernels), codes.nibbles()
+        for derived in (table, norms, sketches, nibbles):
             derived.flags.writeable = False
-        return cls(
-            kernels, Graph(links, sketches, UpperLayers(rows, table, norms, upper_links, starts)), codes, vectors
-        )
+        upper = UpperLayers(rows, table, norms, upper_links, starts)
+        return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors)
 
     @property
     def rows(self) -> int:
@@ -96,18 +96,18 @@ class HnswIndex:
         queries: F32Array,
         k: int,
         *,
-        ef: int = 0,
+        beam: Beam | None = None,
         allowed: Bitmap | None = None,
         ensure: EnsureRows | None = None,
     ) -> IndexAnswer:
-        """As ``VectorIndex.search``; ``ef`` is the width of the beam, raised to ``k`` where it is less."""
-        if ef <= 0:
+        """As ``VectorIndex.search``; the ``ef`` of the beam is raised to ``k`` where it is less."""
+        if beam is None:
             share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
-            ef = ef_for_recall(k, _DEFAULT_RECALL, share)
-        ef = max(1, min(max(ef, k), self.rows))
-        count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
-        asked = self._codes.quantise(self._kernels, queries)
-        found = self._bound.search(asked, ef, count, None if allowed is None else allowed.words)
+            beam = beam_for_recall(k, _DEFAULT_RECALL, share)
+        ef = max(1, min(max(beam.ef, k), self.rows))
+        count = min(ef, k + (k >> 1) + _RERANK_MIN)
+        asked = self._codes.quantise(self._kernels, queries, self._reach)
+        found = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
         return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops)

@@ -1,9 +1,10 @@
 """Search of an HNSW graph on byte codes (Malkov and Yashunin 2018, algorithms 2 and 5), by integer distances only.
 
 The bottom layer is searched with one sorted array of 64-bit keys (distance, node, expanded) instead of two heaps. Each
-hop first collects the neighbours not met yet, without a branch. Once the beam is full it reads their sketches, a cache
-line each, and gives up those that cannot be near; of the rest it asks for all codes at once, scores them four at a time
-and inserts those that beat the worst of the beam, while the next node's links are on their way from memory.
+hop first collects the neighbours not met yet, without a branch. Once there is a bound on what can still be of use it
+reads their sketches, a cache line each, and gives up those that cannot be near; of the rest it asks for all codes at
+once, scores them four at a time and inserts those within the bound. What the next hop needs if nothing nearer turns up,
+links and sketches, is on its way from memory meanwhile.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.arrays import RATIO_BITS, SKETCH_MARGIN
+from vecdb.kernels.arrays import NIBBLE_BLUR_BITS, RATIO_BITS, SKETCH_MARGIN, SLACK_BITS
 from vecdb.kernels.cpu.cache import kernel, part
-from vecdb.kernels.cpu.intrinsics import dot_codes_4, prefetch, sum_signs_4
+from vecdb.kernels.cpu.intrinsics import dot_codes_4, dot_nibbles_4, prefetch, shift_up, sum_signs_4
 from vecdb.kernels.cpu.quantise import bias_of, length_of
 from vecdb.types import AnyArray
 
 _LINE_BYTES = 64
 _LINE_LINKS = 16
 _FAR = np.int64(0x7FFF_FFFF)
+_COUNTED = 64
 _SEEN_MAX = 8192
 """Up to this many nodes met, the set of met nodes is cleared one by one; beyond, as a whole."""
 
@@ -53,6 +55,34 @@ def score(
     else:
         for number in range(count):
             out[number] = np.int32(bias - out[number])
+
+
+@part
+def score_nibbles(
+    nibbles: AnyArray,
+    norms: AnyArray,
+    ids: AnyArray,
+    count: int,
+    halves: AnyArray,
+    terms: Any,
+    out: AnyArray,
+) -> None:
+    """As ``score``, by nibbles; ``halves`` is the query as ``dot_nibbles_4`` takes it."""
+    bias, ratio, _ = terms
+    if count == 0:
+        return
+    for spare in range(count, (count + 3) & ~3):
+        ids[spare] = ids[count - 1]
+    for at in range(0, count, 4):
+        dot_nibbles_4(nibbles, ids, at, halves, out)
+    bias -= bias >> 4
+    if ratio:
+        for number in range(count):
+            weighted = (np.int64(norms[ids[number]]) * ratio) >> RATIO_BITS
+            out[number] = np.int32(weighted + bias - (np.int64(out[number]) << 4))
+    else:
+        for number in range(count):
+            out[number] = np.int32(bias - (np.int64(out[number]) << 4))
 
 
 @part
@@ -89,6 +119,15 @@ def promising(
 
 
 @part
+def _fetch(array: AnyArray, row: int, line: int) -> None:
+    """Ask for a row of an array whose cache lines hold ``line`` elements."""
+    width = array.shape[1]
+    start = np.int64(row) * width
+    for offset in range(0, width, line):
+        prefetch(array, start + offset)
+
+
+@part
 def descend(
     upper_table: AnyArray,
     upper_norms: AnyArray,
@@ -117,6 +156,8 @@ def descend(
                     break
                 ids[count] = links[number]
                 count += 1
+            for number in range(count):
+                _fetch(upper_table, ids[number], _LINE_BYTES)
             score(upper_table, upper_norms, ids, count, query, terms, out)
             scored += count
             for number in range(count):
@@ -125,15 +166,6 @@ def descend(
                     place = ids[number]
                     moved = True
     return place, scored
-
-
-@part
-def _fetch(array: AnyArray, row: int, line: int) -> None:
-    """Ask for a row of an array whose cache lines hold ``line`` elements."""
-    width = array.shape[1]
-    start = np.int64(row) * width
-    for offset in range(0, width, line):
-        prefetch(array, start + offset)
 
 
 @part
@@ -158,34 +190,36 @@ def _insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int)
     """Insert scored nodes into the sorted pool; returns its size and the lowest place that changed."""
     ef = pool.shape[0]
     lowest = ef
-    worst = pool[size - 1] >> 32 if size == ef else _FAR
-    kept: Any = 0
     for number in range(count):
-        distance = out[number]
-        out[kept] = distance
-        ids[kept] = ids[number]
-        kept += np.int64(distance <= worst)
-    for number in range(kept):
         key = (np.int64(out[number]) << 32) | (np.int64(ids[number]) << 1)
-        if size == ef and key >= pool[size - 1]:
-            continue
         low = 0
         high = size
-        while low < high:
+        while high - low > _COUNTED:
             middle = (low + high) >> 1
             if pool[middle] < key:
                 low = middle + 1
             else:
                 high = middle
-        if size < ef:
-            size += 1
-        last = size - 1
-        while last > low:
-            pool[last] = pool[last - 1]
-            last -= 1
-        pool[low] = key
-        lowest = min(lowest, low)
+        # Counting all of a short run takes no branch that could be guessed wrong.
+        place: Any = low
+        for at in range(low, high):
+            place += np.int64(pool[at] < key)
+        if place == ef:
+            continue
+        last = min(size, ef - 1)
+        shift_up(pool, place, last)
+        pool[place] = key
+        size = last + 1
+        lowest = min(lowest, place)
     return size, lowest
+
+
+@part
+def _bound(pool: AnyArray, size: int, k: int, slack: Any, offset: Any, blur: Any) -> Any:
+    """The distance beyond which nothing is of use any more."""
+    if slack == 0 or size < k:
+        return _FAR
+    return (max((pool[k - 1] >> 32) + offset, blur) * slack >> SLACK_BITS) - offset
 
 
 @part
@@ -194,11 +228,16 @@ def beam(
     norms: AnyArray,
     sketches: AnyArray,
     fields: AnyArray,
+    nibbles: AnyArray,
     links: AnyArray,
     entry: int,
     anchor: int,
     query: AnyArray,
+    halves: AnyArray,
     terms: Any,
+    k: int,
+    slack: Any,
+    offset: Any,
     pool: AnyArray,
     ids: AnyArray,
     out: AnyArray,
@@ -210,6 +249,8 @@ def beam(
     ``met`` (ceil(n / 64),) uint64 must be all zero and is left so. Returns nodes in the pool, distances computed, hops.
     """
     ef = pool.shape[0]
+    coarse = nibbles.shape[0] > 0
+    blur = terms[2] << NIBBLE_BLUR_BITS if coarse else terms[2]
     ids[0] = entry
     ids[1] = anchor
     scored = 1 if entry == anchor else 2
@@ -217,31 +258,54 @@ def beam(
         node = ids[number]
         met[node >> 6] |= np.uint64(1) << np.uint64(node & 63)
         seen[number] = node
-    score(table, norms, ids, scored, query, terms, out)
+    if coarse:
+        score_nibbles(nibbles, norms, ids, scored, halves, terms, out)
+    else:
+        score(table, norms, ids, scored, query, terms, out)
     size, _ = _insert(pool, 0, ids, out, scored)
     hops = 0
     cursor = 0
     while cursor < size:
         key = pool[cursor]
-        if key & 1:
-            cursor += 1
-            continue
+        worst = _bound(pool, size, k, slack, offset, blur)
+        if (key >> 32) > worst:
+            break
+        if size == ef:
+            worst = min(worst, pool[size - 1] >> 32)
         pool[cursor] = key | 1
         hops += 1
+        following = cursor + 1
+        while following < size and pool[following] & 1:
+            following += 1
+        if following < size:
+            _fetch(links, (pool[following] & 0xFFFFFFFF) >> 1, _LINE_LINKS)
         count = _collect(links[(key & 0xFFFFFFFF) >> 1], ids, met)
         if scored + count <= _SEEN_MAX:
             for number in range(count):
                 seen[scored + number] = ids[number]
         scored += count
-        if size == ef and sketches.shape[0] > 0:
+        if worst < _FAR and sketches.shape[0] > 0:
             for number in range(count):
                 _fetch(sketches, ids[number], _LINE_BYTES)
-            count = promising(sketches, fields, norms, ids, count, query, terms, pool[size - 1] >> 32, out)
+            count = promising(sketches, fields, norms, ids, count, query, terms, worst, out)
         for number in range(count):
-            _fetch(table, ids[number], _LINE_BYTES)
-        score(table, norms, ids, count, query, terms, out)
-        size, lowest = _insert(pool, size, ids, out, count)
-        cursor = min(cursor + 1, lowest)
+            _fetch(nibbles if coarse else table, ids[number], _LINE_BYTES)
+        if following < size and sketches.shape[0] > 0:
+            ahead = links[(pool[following] & 0xFFFFFFFF) >> 1]
+            for number in range(ahead.shape[0]):
+                prefetch(sketches, np.int64(ahead[number]) * sketches.shape[1])
+        if coarse:
+            score_nibbles(nibbles, norms, ids, count, halves, terms, out)
+        else:
+            score(table, norms, ids, count, query, terms, out)
+        near: Any = 0
+        for number in range(count):
+            distance = out[number]
+            out[near] = distance
+            ids[near] = ids[number]
+            near += np.int64(distance <= worst)
+        size, lowest = _insert(pool, size, ids, out, near)
+        cursor = min(following, lowest)
         if cursor < size:
             _fetch(links, (pool[cursor] & 0xFFFFFFFF) >> 1, _LINE_LINKS)
     if scored <= _SEEN_MAX:
@@ -258,6 +322,7 @@ def search_graph(
     norms: AnyArray,
     sketches: AnyArray,
     fields: AnyArray,
+    nibbles: AnyArray,
     links: AnyArray,
     upper_rows: AnyArray,
     upper_table: AnyArray,
@@ -266,7 +331,10 @@ def search_graph(
     level_starts: AnyArray,
     values: AnyArray,
     ratios: AnyArray,
+    offsets: AnyArray,
+    k: int,
     ef: int,
+    slack: int,
     allowed: AnyArray,
     filtered: bool,
     slots: AnyArray,
@@ -282,16 +350,18 @@ def search_graph(
     out = np.empty(room, np.int32)
     seen = np.empty(_SEEN_MAX, np.int32)
     met = np.zeros((table.shape[0] + 63) // 64, np.uint64)
+    halves = np.zeros(max(values.shape[1], 2 * nibbles.shape[1]), np.int8)
     total = 0
     hops = 0
     fewest = width
     for number in range(nq):
         query = values[number]
+        halves[: query.shape[0]] = query
         terms = (bias_of(query), ratios[number], length_of(query))
         place, scored = descend(upper_table, upper_norms, upper_links, level_starts, query, terms, ids, out)
         size, more, steps = beam(
-            table, norms, sketches, fields, links, upper_rows[place], upper_rows[0],
-            query, terms, pool, ids, out, met, seen,
+            table, norms, sketches, fields, nibbles, links, upper_rows[place], upper_rows[0],
+            query, halves, terms, k, slack, offsets[number], pool, ids, out, met, seen,
         )  # fmt: skip
         total += scored + more
         hops += steps

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.arrays import (
+    Beam,
     BuildSpace,
     Candidates,
     Codes,
@@ -102,14 +103,26 @@ class CpuKernels:
         code_kernels.encode(vectors, _view(centre, np.float32), np.float32(step), table, norms)
         return Codes(table, norms)
 
-    def quantise(self, queries: F32Array, centre: F32Array, step: float, metric: Metric) -> QueryCodes:
+    def quantise(
+        self, queries: F32Array, centre: F32Array, step: float, metric: Metric, reach: float = 0.0
+    ) -> QueryCodes:
         """As ``Kernels.quantise``."""
         queries = _view(queries, np.float32)
-        values = np.empty((queries.shape[0], stride_bytes(queries.shape[1])), np.int8)
-        ratios = np.empty(queries.shape[0], np.int64)
-        code_kernels.quantise(queries, _view(centre, np.float32), np.float32(step), metric is Metric.L2, values, ratios)
-        values.flags.writeable = ratios.flags.writeable = False
-        return QueryCodes(values, ratios)
+        nq = queries.shape[0]
+        values = np.empty((nq, stride_bytes(queries.shape[1])), np.int8)
+        ratios, offsets = np.empty(nq, np.int64), np.empty(nq, np.int64)
+        code_kernels.quantise(
+            queries,
+            _view(centre, np.float32),
+            np.float32(step),
+            metric is Metric.L2,
+            reach if metric is Metric.DOT else -1.0,
+            values,
+            ratios,
+            offsets,
+        )
+        values.flags.writeable = ratios.flags.writeable = offsets.flags.writeable = False
+        return QueryCodes(values, ratios, offsets)
 
     def sketch(self, codes: Codes, dim: int) -> U8Array:
         """As ``Kernels.sketch``."""
@@ -209,7 +222,7 @@ class CpuKernels:
         table = np.full((4, stride_bytes(4)), 128, np.uint8)
         norms = np.zeros(4, np.int32)
         codes = Codes(table, norms)
-        queries = QueryCodes(np.zeros((1, table.shape[1]), np.int8), np.zeros(1, np.int64))
+        queries = QueryCodes(np.zeros((1, table.shape[1]), np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64))
         links = np.full((4, 2), -1, np.int32)
         ids = np.arange(4, dtype=np.int32)
         upper = UpperLayers(ids[:1], table[:1], norms[:1], links[:1], np.array([0, 1]))
@@ -217,7 +230,7 @@ class CpuKernels:
         prune = Prune(2, 64)
         walk = np.zeros((3, 4), np.int32)
         sketches = np.zeros((4, sketch_bytes(table.shape[1])), np.uint8)
-        graph = Graph(links, sketches, upper)
+        graph = Graph(links, sketches, table[:0], upper)
         return (
             ("scan_topk", scan_kernels.scan_topk, lambda: self.scan_topk(vectors, vectors, Metric.L2, 1)),
             ("rerank", scan_kernels.rerank, lambda: self.rerank(vectors, vectors, ids[:, None], Metric.L2, 1)),
@@ -225,7 +238,7 @@ class CpuKernels:
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
             ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
-            ("search_graph", graph_kernels.search_graph, lambda: CpuGraph(codes, graph).search(queries, 2, 1)),
+            ("search_graph", graph_kernels.search_graph, lambda: CpuGraph(codes, graph).search(queries, Beam(2), 1, 1)),
             ("merge", scan_kernels.merge, lambda: self.merge([_unfilled(1, 1)])),
             (
                 "propose_links",
@@ -252,11 +265,14 @@ class CpuGraph:
             _view(codes.table, np.uint8),
             _view(codes.norms, np.int32),
             *_sketches(graph.sketches),
+            _view(graph.nibbles, np.uint8),
             _view(graph.links, np.int32),
             *_upper(graph.upper),
         )
 
-    def search(self, queries: QueryCodes, ef: int, count: int, allowed: U64Array | None = None) -> Candidates:
+    def search(
+        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
+    ) -> Candidates:
         """As ``BoundGraph.search``."""
         nq, stride = queries.values.shape
         if self._rows == 0:
@@ -267,7 +283,10 @@ class CpuGraph:
             *self._arrays,
             _view(queries.values, np.int8),
             _view(queries.ratios, np.int64),
-            ef,
+            _view(queries.offsets, np.int64),
+            k,
+            beam.ef,
+            beam.slack,
             _words(allowed, self._rows),
             allowed is not None,
             slots,

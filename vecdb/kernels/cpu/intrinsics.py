@@ -76,6 +76,53 @@ def _codes_by_vnni(rows: int, width: int) -> Any:
     return dot_codes
 
 
+def _nibbles_by_vnni(rows: int, width: int) -> Any:
+    """``out[at + r] = dot(nibbles of row ids[at + r], query)`` for ``rows`` rows, ``width`` bytes a step.
+
+    The query has two bytes for each byte of a row: those of the low halves, then those of the high halves.
+    """
+    lanes = width // 4
+    vector = ir.VectorType(_I32, lanes)
+
+    @intrinsic
+    def dot_nibbles(typing: Any, nibbles: Any, ids: Any, at: Any, query: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            arrays = [_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4)]
+            base, index, q, result = (array.data for array in arrays)
+            stride = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
+            step = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.x86.avx512.vpdpbusd.{width * 8}"
+            )
+            total = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I32, [vector]), f"llvm.vector.reduce.add.v{lanes}i32"
+            )
+            starts = _row_starts(builder, index, args[2], rows, stride, base)
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
+            for slot in sums:
+                builder.store(ir.Constant(vector, None), slot)
+            half = ir.Constant(vector, [0x0F0F_0F0F] * lanes)
+            four = ir.Constant(vector, [4] * lanes)
+            with cgutils.for_range(builder, builder.udiv(stride, _I64(width))) as loop:
+                offset = builder.mul(loop.index, _I64(width))
+                low, high = (
+                    builder.load(builder.bitcast(builder.gep(q, [place]), vector.as_pointer()), align=1)
+                    for place in (offset, builder.add(offset, stride))
+                )
+                for start, slot in zip(starts, sums, strict=True):
+                    both = builder.load(builder.bitcast(builder.gep(start, [offset]), vector.as_pointer()), align=1)
+                    added = builder.call(step, [builder.load(slot), builder.and_(both, half), low])
+                    upper = builder.and_(builder.lshr(both, four), half)
+                    builder.store(builder.call(step, [added, upper, high]), slot)
+            for number, slot in enumerate(sums):
+                value = builder.call(total, [builder.load(slot)])
+                builder.store(value, builder.gep(result, [builder.add(args[2], _I64(number))]))
+            return context.get_dummy_value()
+
+        return types.void(nibbles, ids, types.int64, query, out), generate
+
+    return dot_nibbles
+
+
 def _signs_by_vnni(rows: int, width: int) -> Any:
     """``out[at + r]`` = sum of ``query`` where the bits of ``sketches[ids[at + r]]`` are set, ``width`` bits a step."""
     lanes = width // 4
@@ -142,11 +189,25 @@ def _portable_codes_4(table: Any, ids: Any, at: int, query: Any, out: Any) -> No
         out[number] = total
 
 
+@part
+def _portable_nibbles_4(nibbles: Any, ids: Any, at: int, query: Any, out: Any) -> None:
+    width = nibbles.shape[1]
+    for number in range(at, at + 4):
+        row = nibbles[ids[number]]
+        total = np.int32(0)
+        for j in range(width):
+            both = np.int32(row[j])
+            total += (both & np.int32(15)) * np.int32(query[j]) + (both >> np.int32(4)) * np.int32(query[width + j])
+        out[number] = total
+
+
 if TARGET.vnni_bytes:
     dot_codes_4 = _codes_by_vnni(4, TARGET.vnni_bytes)
+    dot_nibbles_4 = _nibbles_by_vnni(4, TARGET.vnni_bytes)
     sum_signs_4 = _signs_by_vnni(4, TARGET.vnni_bytes)
 else:
     dot_codes_4 = _portable_codes_4
+    dot_nibbles_4 = _portable_nibbles_4
     sum_signs_4 = _portable_signs_4
 
 
@@ -250,6 +311,20 @@ def _bit_cast(source: Any, target: Any, kind: Any) -> Any:
         return target(source), generate
 
     return cast
+
+
+@intrinsic
+def shift_up(typing: Any, array: Any, first: Any, end: Any) -> Any:
+    """``array[first + 1 : end + 1] = array[first:end]`` of an array of 64-bit integers, whatever overlaps."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = _array(context, builder, signature.args[0], args[0]).data
+        source = builder.gep(data, [args[1]])
+        target = builder.gep(data, [builder.add(args[1], _I64(1))])
+        cgutils.raw_memmove(builder, target, source, builder.sub(args[2], args[1]), 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
 
 
 bits_of = _bit_cast(types.float32, types.int32, _I32)

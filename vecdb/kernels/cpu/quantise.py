@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.arrays import RATIO_BITS, UNIT_MIN
+from vecdb.kernels.arrays import OFFSET_MAX, RATIO_BITS, UNIT_MIN
 from vecdb.kernels.cpu.cache import exact_kernel, kernel, part
 from vecdb.kernels.cpu.intrinsics import dot_codes_4
 from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
@@ -18,6 +18,7 @@ from vecdb.types import AnyArray
 _BLOCK_ROWS = 64
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _SMALLEST = np.float32(UNIT_MIN)
+_OFFSET_MAX = np.float64(OFFSET_MAX)
 
 
 @exact_kernel
@@ -41,9 +42,19 @@ def encode(vectors: AnyArray, centre: AnyArray, step: np.float32, table: AnyArra
 
 @exact_kernel
 def quantise(
-    queries: AnyArray, centre: AnyArray, step: np.float32, weighted: bool, values: AnyArray, ratios: AnyArray
+    queries: AnyArray,
+    centre: AnyArray,
+    step: np.float32,
+    weighted: bool,
+    reach: float,
+    values: AnyArray,
+    ratios: AnyArray,
+    offsets: AnyArray,
 ) -> None:
-    """Write each query's code into ``values`` (nq, stride) and the weight of row norms into ``ratios`` (nq,)."""
+    """Write each query's code into ``values`` (nq, stride), what goes with it into ``ratios`` and ``offsets`` (nq,).
+
+    ``weighted`` for L2. ``reach`` is negative but for dot.
+    """
     dim = queries.shape[1]
     for query in range(queries.shape[0]):
         source = queries[query]
@@ -66,6 +77,18 @@ def quantise(
             target[j] = np.int8(min(max(code, np.float32(-127)), np.float32(127)))
         for j in range(dim, target.shape[0]):
             target[j] = np.int8(0)
+        length = np.int64(0)
+        shift = np.float64(0)
+        for j in range(dim):
+            length += np.int64(target[j]) * np.int64(target[j])
+            shift += np.float64(centre[j]) * np.float64(target[j])
+        if weighted:
+            offset = np.float64(unit) / np.float64(step) * np.float64(length) / 2.0
+        elif reach >= 0.0:
+            offset = np.sqrt(np.float64(length)) * reach
+        else:
+            offset = (1.0 / np.float64(unit) - shift) / np.float64(step)
+        offsets[query] = np.int64(np.rint(min(max(offset, 0.0), _OFFSET_MAX)))
 
 
 @kernel
