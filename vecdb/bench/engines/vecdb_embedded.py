@@ -14,6 +14,9 @@ from vecdb.results import Hits
 from vecdb.schema import IndexKind, IndexSpec
 from vecdb.types import F32Array, I64Array
 
+RECALL_MIN = 0.5
+"""The least that is asked for: a narrower walk is of no use to anybody."""
+
 BATCH_ROWS = 1_000
 COLLECTION = "bench"
 INDEX_TIMEOUT_S = 36_000.0
@@ -105,7 +108,7 @@ def bound_calls(collection: Any, all_queries: F32Array, k: int, effort: int) -> 
     from vecdb.index.hnsw import recall_of_ef
 
     # The recall that a beam of this width is expected to have: what is asked for is what a caller asks for.
-    recall = recall_of_ef(k, effort)
+    recall = max(recall_of_ef(k, effort), RECALL_MIN)
     search, search_batch = collection.search, collection.search_batch
     queries = np.array(all_queries)
     rows, few = list(queries), few_of(queries)
