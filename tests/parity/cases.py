@@ -14,7 +14,7 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
-from vecdb.kernels.arrays import Beam, Layer, Prune
+from vecdb.kernels.arrays import Beam, Layer, Originals, Prune
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, Metric
 
@@ -71,6 +71,14 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
     arrays = builder.arrays()
     yield from arrays.items()
     index = HnswIndex.from_arrays(kernels, arrays, codes, vectors)
+    bound = kernels.bind_graph(
+        codes.codes, index.graph, Originals(vectors, codes.centre, codes.step, metric, codes.reach())
+    )
+    for ef, slack, k in ((40, 0, 3), (40, 72_000, 5), (8, 65_600, 1)):
+        answer = bound.answer(queries, Beam(ef, slack), k, min(ef, 10))
+        yield f"answer/{ef}/{slack}/rerank", answer.topk.slots
+        yield f"answer/{ef}/{slack}.f32", answer.topk.distances
+        yield f"answer/{ef}/{slack}/cost", np.array([answer.fewest, answer.distance_computations, answer.hops])
     candidates = np.random.default_rng(3).permuted(np.tile(np.arange(-3, n), (QUERIES, 1)), axis=1)[:, :40]
     candidates = np.maximum(candidates, -1).astype(np.int32)
     for name, allowed in subsets(n):
@@ -83,7 +91,7 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
             yield f"codes/{name}/{k}", found.slots
             yield f"codes/{name}/{k}/scored", np.array([found.fewest, found.distance_computations])
         for ef, slack in ((1, 0), (8, 0), (40, 0), (8, 65_600), (40, 72_000), (500, 80_000)):
-            walked = kernels.bind_graph(codes.codes, index.graph).search(asked, Beam(ef, slack), 3, min(ef, 10), words)
+            walked = bound.search(asked, Beam(ef, slack), 3, min(ef, 10), words)
             yield f"graph/{name}/{ef}/{slack}", walked.slots
             yield (
                 f"graph/{name}/{ef}/{slack}/cost",

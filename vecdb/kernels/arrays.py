@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vecdb.types import F32Array, I8Array, I32Array, I64Array, U8Array
+from vecdb.types import F32Array, I8Array, I32Array, I64Array, Metric, TopK, U8Array
 
 STRIDE_BYTES = 64
 """Rows of codes are padded to a multiple of this many bytes: a cache line, and the widest vector register."""
@@ -139,6 +139,29 @@ class Codes:
 
     table: U8Array
     norms: I32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Originals:
+    """The vectors that a code table was made of, and how.
+
+    Attributes
+    ----------
+    vectors
+        (n, dim) float32, C order; normalised for the metric cosine.
+    centre, step
+        (dim,) float32, and the size of one code level.
+    metric
+        What they are compared by.
+    reach
+        Length of the longest code row in units of ``step``.
+    """
+
+    vectors: F32Array
+    centre: F32Array
+    step: float
+    metric: Metric
+    reach: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +288,16 @@ class Candidates:
     """
 
     slots: I32Array
+    fewest: int
+    distance_computations: int
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The nearest rows by exact distance, and what finding them cost; numbers as in ``Candidates``."""
+
+    topk: TopK
     fewest: int
     distance_computations: int
     hops: int

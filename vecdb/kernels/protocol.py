@@ -10,7 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from vecdb.kernels.arrays import Beam, Candidates, Codes, Graph, Layer, Merged, Prune, QueryCodes, UpperLayers
+from vecdb.kernels.arrays import (
+    Answers,
+    Beam,
+    Candidates,
+    Codes,
+    Graph,
+    Layer,
+    Merged,
+    Originals,
+    Prune,
+    QueryCodes,
+    UpperLayers,
+)
 from vecdb.types import F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 Progress: TypeAlias = Callable[[str, float], None]
@@ -37,6 +49,13 @@ class BoundGraph(Protocol):
         Only allowed rows are returned; the others are walked through. The walk starts at the row that a greedy descent
         through the upper layers arrives at, and at the entry point, so one with an ``ef`` of n and no slack meets every
         row.
+        """
+        ...
+
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
+        """``search`` for ``queries`` ((nq, dim) float32) among all rows, ranked by exact distance: all in one call.
+
+        Reads vectors of ``Originals``. The same as to quantise, to search and to rerank.
         """
         ...
 
@@ -98,8 +117,8 @@ class Kernels(Protocol):
         """Nearest rows by integer distance over the allowed rows; ties by row."""
         ...
 
-    def bind_graph(self, codes: Codes, graph: Graph) -> BoundGraph:
-        """The graph over these codes, ready to be searched; neither changes while it is."""
+    def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> BoundGraph:
+        """The graph over these codes, ready to be searched; none of the arrays changes while it is."""
         ...
 
     def merge(self, rankings: Sequence[TopK]) -> Merged:

@@ -14,6 +14,7 @@ from vecdb.kernels.arrays import (
     OFFSET_MAX,
     RATIO_BITS,
     UNIT_MIN,
+    Answers,
     Beam,
     BuildSpace,
     Candidates,
@@ -21,6 +22,7 @@ from vecdb.kernels.arrays import (
     Graph,
     Layer,
     Merged,
+    Originals,
     Prune,
     QueryCodes,
     UpperLayers,
@@ -139,9 +141,9 @@ class ReferenceKernels:
             slots[number, : nearest.shape[0]] = nearest
         return Candidates(slots, min(count, rows.shape[0]), int(rows.shape[0]) * nq, 0)
 
-    def bind_graph(self, codes: Codes, graph: Graph) -> ReferenceGraph:
+    def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> _BoundGraph:
         """As ``Kernels.bind_graph``."""
-        return ReferenceGraph(codes, graph)
+        return _BoundGraph(codes, graph, originals)
 
     def merge(self, rankings: Sequence[TopK]) -> Merged:
         """As ``Kernels.merge``."""
@@ -244,6 +246,22 @@ class ReferenceKernels:
         """Nothing to do."""
         del progress
         return ()
+
+
+class _BoundGraph(ReferenceGraph):
+    """A graph with the vectors behind it, as ``BoundGraph``."""
+
+    def __init__(self, codes: Codes, graph: Graph, originals: Originals) -> None:
+        super().__init__(codes, graph)
+        self._originals = originals
+
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
+        """As ``BoundGraph.answer``."""
+        kernels, of = ReferenceKernels(), self._originals
+        asked = kernels.quantise(queries, of.centre, of.step, of.metric, of.reach)
+        found = self.search(asked, beam, k, count)
+        topk = kernels.rerank(of.vectors, queries, found.slots, of.metric, k)
+        return Answers(topk, min(k, found.fewest), found.distance_computations, found.hops)
 
 
 def _levels(moved: AnyArray, unit: np.float32) -> I32Array:

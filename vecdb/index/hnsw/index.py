@@ -17,7 +17,7 @@ from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
 from vecdb.index.hnsw.breadth import beam_for_recall
 from vecdb.index.protocol import EnsureRows, IndexAnswer
-from vecdb.kernels.arrays import Beam, Graph, UpperLayers
+from vecdb.kernels.arrays import Beam, Graph, Originals, UpperLayers
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric
 
@@ -36,7 +36,8 @@ class HnswIndex:
         self._codes = codes
         self._vectors = vectors
         self._reach = codes.reach()
-        self._bound = kernels.bind_graph(codes.codes, graph)
+        originals = Originals(vectors, codes.centre, codes.step, codes.metric, self._reach)
+        self._bound = kernels.bind_graph(codes.codes, graph, originals)
 
     @classmethod
     def from_arrays(
@@ -106,6 +107,9 @@ class HnswIndex:
             beam = beam_for_recall(k, _DEFAULT_RECALL, share)
         ef = max(1, min(max(beam.ef, k), self.rows))
         count = min(ef, k + (k >> 1) + _RERANK_MIN)
+        if allowed is None and ensure is None:
+            answer = self._bound.answer(queries, Beam(ef, beam.slack), k, count)
+            return IndexAnswer(answer.topk, answer.fewest, answer.distance_computations, answer.hops)
         asked = self._codes.quantise(self._kernels, queries, self._reach)
         found = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
         ensure_slots(found.slots, ensure)

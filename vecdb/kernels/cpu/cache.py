@@ -88,6 +88,16 @@ def _compiled(function: Callable[..., Any], fastmath: set[str]) -> Any:
         numba.config.CACHE_DIR = before
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """As ``part``, always compiled into its caller: for parts that run so often that handing arrays to them counts."""
+    return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", forceinline=True)(function)
+
+
+def exact_part(function: Callable[..., Any]) -> Any:
+    """As ``part``, with float arithmetic as ``exact_kernel`` has it, whichever kernel calls it."""
+    return numba.njit(nogil=True, error_model="numpy")(function)
+
+
 def part(function: Callable[..., Any]) -> Any:
     """Compile as a part of the kernels that call it; never called from Python, so never cached by itself."""
     return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)

@@ -19,9 +19,9 @@ from vecdb.kernels.cpu.intrinsics import dot_codes_4, dot_nibbles_4, prefetch, s
 from vecdb.kernels.cpu.quantise import bias_of, length_of
 from vecdb.types import AnyArray
 
-_LINE_BYTES = 64
-_LINE_LINKS = 16
-_FAR = np.int64(0x7FFF_FFFF)
+LINE_BYTES = 64
+LINE_LINKS = 16
+FAR = np.int64(0x7FFF_FFFF)
 _COUNTED = 64
 _SEEN_MAX = 8192
 """Up to this many nodes met, the set of met nodes is cleared one by one; beyond, as a whole."""
@@ -119,7 +119,7 @@ def promising(
 
 
 @part
-def _fetch(array: AnyArray, row: int, line: int) -> None:
+def fetch(array: AnyArray, row: int, line: int) -> None:
     """Ask for a row of an array whose cache lines hold ``line`` elements."""
     width = array.shape[1]
     start = np.int64(row) * width
@@ -157,7 +157,7 @@ def descend(
                 ids[count] = links[number]
                 count += 1
             for number in range(count):
-                _fetch(upper_table, ids[number], _LINE_BYTES)
+                fetch(upper_table, ids[number], LINE_BYTES)
             score(upper_table, upper_norms, ids, count, query, terms, out)
             scored += count
             for number in range(count):
@@ -169,7 +169,26 @@ def descend(
 
 
 @part
-def _collect(line: AnyArray, ids: AnyArray, met: AnyArray) -> Any:
+def fetch_ahead(line: AnyArray, sketches: AnyArray) -> None:
+    """Ask for the sketches of all links of a node."""
+    for number in range(line.shape[0]):
+        prefetch(sketches, np.int64(line[number]) * sketches.shape[1])
+
+
+@part
+def within(ids: AnyArray, out: AnyArray, count: int, worst: Any) -> Any:
+    """Keep those of the first ``count`` of ``ids`` whose distance is at most ``worst``; returns how many."""
+    kept: Any = 0
+    for number in range(count):
+        distance = out[number]
+        out[kept] = distance
+        ids[kept] = ids[number]
+        kept += np.int64(distance <= worst)
+    return kept
+
+
+@part
+def collect(line: AnyArray, ids: AnyArray, met: AnyArray) -> Any:
     """Put the links of a node that were not met yet into ``ids``, and mark them; returns how many."""
     count: Any = 0
     for number in range(line.shape[0]):
@@ -186,7 +205,7 @@ def _collect(line: AnyArray, ids: AnyArray, met: AnyArray) -> Any:
 
 
 @part
-def _insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int) -> tuple[int, int]:
+def insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int) -> tuple[int, int]:
     """Insert scored nodes into the sorted pool; returns its size and the lowest place that changed."""
     ef = pool.shape[0]
     lowest = ef
@@ -215,10 +234,10 @@ def _insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int)
 
 
 @part
-def _bound(pool: AnyArray, size: int, k: int, slack: Any, offset: Any, blur: Any) -> Any:
+def bound(pool: AnyArray, size: int, k: int, slack: Any, offset: Any, blur: Any) -> Any:
     """The distance beyond which nothing is of use any more."""
     if slack == 0 or size < k:
-        return _FAR
+        return FAR
     return (max((pool[k - 1] >> 32) + offset, blur) * slack >> SLACK_BITS) - offset
 
 
@@ -262,12 +281,12 @@ def beam(
         score_nibbles(nibbles, norms, ids, scored, halves, terms, out)
     else:
         score(table, norms, ids, scored, query, terms, out)
-    size, _ = _insert(pool, 0, ids, out, scored)
+    size, _ = insert(pool, 0, ids, out, scored)
     hops = 0
     cursor = 0
     while cursor < size:
         key = pool[cursor]
-        worst = _bound(pool, size, k, slack, offset, blur)
+        worst = bound(pool, size, k, slack, offset, blur)
         if (key >> 32) > worst:
             break
         if size == ef:
@@ -278,36 +297,29 @@ def beam(
         while following < size and pool[following] & 1:
             following += 1
         if following < size:
-            _fetch(links, (pool[following] & 0xFFFFFFFF) >> 1, _LINE_LINKS)
-        count = _collect(links[(key & 0xFFFFFFFF) >> 1], ids, met)
+            fetch(links, (pool[following] & 0xFFFFFFFF) >> 1, LINE_LINKS)
+        count = collect(links[(key & 0xFFFFFFFF) >> 1], ids, met)
         if scored + count <= _SEEN_MAX:
             for number in range(count):
                 seen[scored + number] = ids[number]
         scored += count
-        if worst < _FAR and sketches.shape[0] > 0:
+        if worst < FAR and sketches.shape[0] > 0:
             for number in range(count):
-                _fetch(sketches, ids[number], _LINE_BYTES)
+                fetch(sketches, ids[number], LINE_BYTES)
             count = promising(sketches, fields, norms, ids, count, query, terms, worst, out)
         for number in range(count):
-            _fetch(nibbles if coarse else table, ids[number], _LINE_BYTES)
+            fetch(nibbles if coarse else table, ids[number], LINE_BYTES)
         if following < size and sketches.shape[0] > 0:
-            ahead = links[(pool[following] & 0xFFFFFFFF) >> 1]
-            for number in range(ahead.shape[0]):
-                prefetch(sketches, np.int64(ahead[number]) * sketches.shape[1])
+            fetch_ahead(links[(pool[following] & 0xFFFFFFFF) >> 1], sketches)
         if coarse:
             score_nibbles(nibbles, norms, ids, count, halves, terms, out)
         else:
             score(table, norms, ids, count, query, terms, out)
-        near: Any = 0
-        for number in range(count):
-            distance = out[number]
-            out[near] = distance
-            ids[near] = ids[number]
-            near += np.int64(distance <= worst)
-        size, lowest = _insert(pool, size, ids, out, near)
+        count = within(ids, out, count, worst)
+        size, lowest = insert(pool, size, ids, out, count)
         cursor = min(following, lowest)
         if cursor < size:
-            _fetch(links, (pool[cursor] & 0xFFFFFFFF) >> 1, _LINE_LINKS)
+            fetch(links, (pool[cursor] & 0xFFFFFFFF) >> 1, LINE_LINKS)
     if scored <= _SEEN_MAX:
         for number in range(scored):
             met[seen[number] >> 6] = np.uint64(0)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.arrays import (
+    Answers,
     Beam,
     BuildSpace,
     Candidates,
@@ -20,6 +21,7 @@ from vecdb.kernels.arrays import (
     Graph,
     Layer,
     Merged,
+    Originals,
     Prune,
     QueryCodes,
     UpperLayers,
@@ -28,6 +30,7 @@ from vecdb.kernels.arrays import (
 )
 from vecdb.kernels.cpu import graph as graph_kernels
 from vecdb.kernels.cpu import links as link_kernels
+from vecdb.kernels.cpu import lockstep as lockstep_kernels
 from vecdb.kernels.cpu import quantise as code_kernels
 from vecdb.kernels.cpu import scan as scan_kernels
 from vecdb.kernels.cpu.target import TARGET
@@ -40,6 +43,7 @@ _SEARCHING = {
     "scan_codes": code_kernels.scan_codes,
     "quantise": code_kernels.quantise,
     "search_graph": graph_kernels.search_graph,
+    "answer_graph": lockstep_kernels.answer_graph,
     "rerank": scan_kernels.rerank,
     "merge": scan_kernels.merge,
 }
@@ -149,9 +153,9 @@ class CpuKernels:
         fewest = min(count, scored // max(1, queries.values.shape[0]))
         return Candidates(slots, fewest, scored, 0)
 
-    def bind_graph(self, codes: Codes, graph: Graph) -> CpuGraph:
+    def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> CpuGraph:
         """As ``Kernels.bind_graph``."""
-        return CpuGraph(codes, graph)
+        return CpuGraph(codes, graph, originals)
 
     def merge(self, rankings: Sequence[TopK]) -> Merged:
         """As ``Kernels.merge``."""
@@ -231,6 +235,7 @@ class CpuKernels:
         walk = np.zeros((3, 4), np.int32)
         sketches = np.zeros((4, sketch_bytes(table.shape[1])), np.uint8)
         graph = Graph(links, sketches, table[:0], upper)
+        bound = CpuGraph(codes, graph, Originals(vectors, centre, 1.0, Metric.L2, 1.0))
         return (
             ("scan_topk", scan_kernels.scan_topk, lambda: self.scan_topk(vectors, vectors, Metric.L2, 1)),
             ("rerank", scan_kernels.rerank, lambda: self.rerank(vectors, vectors, ids[:, None], Metric.L2, 1)),
@@ -238,7 +243,8 @@ class CpuKernels:
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
             ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
-            ("search_graph", graph_kernels.search_graph, lambda: CpuGraph(codes, graph).search(queries, Beam(2), 1, 1)),
+            ("search_graph", graph_kernels.search_graph, lambda: bound.search(queries, Beam(2), 1, 1)),
+            ("answer_graph", lockstep_kernels.answer_graph, lambda: bound.answer(vectors[:1], Beam(2), 1, 1)),
             ("merge", scan_kernels.merge, lambda: self.merge([_unfilled(1, 1)])),
             (
                 "propose_links",
@@ -255,11 +261,11 @@ class CpuKernels:
 
 
 class CpuGraph:
-    """A graph over codes, as ``BoundGraph``: its arrays as the kernel takes them."""
+    """A graph over codes, as ``BoundGraph``: its arrays as the kernels take them."""
 
-    __slots__ = ("_arrays", "_rows", "_stride")
+    __slots__ = ("_arrays", "_dim", "_frame", "_framed", "_metric", "_reach", "_rows", "_step", "_stride")
 
-    def __init__(self, codes: Codes, graph: Graph) -> None:
+    def __init__(self, codes: Codes, graph: Graph, originals: Originals) -> None:
         self._rows, self._stride = codes.table.shape
         self._arrays = (
             _view(codes.table, np.uint8),
@@ -269,6 +275,20 @@ class CpuGraph:
             _view(graph.links, np.int32),
             *_upper(graph.upper),
         )
+        table, norms, sketches, _, nibbles, links, *upper = self._arrays
+        vectors, centre = _view(originals.vectors, np.float32), _view(originals.centre, np.float32)
+        # The addresses in the frame are good for as long as the arrays are held here.
+        self._framed = (table, norms, sketches, nibbles, links, *upper, vectors, centre)
+        assert len(self._framed) == len(lockstep_kernels.FRAMED)
+        self._frame = np.array(
+            [(each.ctypes.data, *(each.shape if each.ndim == 2 else (1, each.shape[0]))) for each in self._framed],
+            np.int64,
+        )
+        self._frame.flags.writeable = False
+        self._dim = vectors.shape[1]
+        self._step = np.float32(originals.step)
+        self._metric = _METRICS[originals.metric]
+        self._reach = originals.reach if originals.metric is Metric.DOT else -1.0
 
     def search(
         self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
@@ -293,6 +313,19 @@ class CpuGraph:
         )
         slots.flags.writeable = False
         return Candidates(slots, fewest, scored, hops)
+
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
+        """As ``BoundGraph.answer``."""
+        queries = _view(queries, np.float32)
+        nq, dim = queries.shape
+        assert dim == self._dim, (dim, self._dim)
+        if self._rows == 0:
+            return Answers(TopK(np.full((nq, k), -1, np.int32), np.full((nq, k), np.inf, np.float32)), 0, 0, 0)
+        slots, distances = np.empty((nq, k), np.int32), np.empty((nq, k), np.float32)
+        fewest, scored, hops = lockstep_kernels.answer_graph(
+            self._frame, queries, self._step, self._reach, self._metric, beam.ef, beam.slack, count, slots, distances
+        )
+        return Answers(TopK(slots, distances), fewest, scored, hops)
 
 
 def _same_dimension(vectors: AnyArray, queries: AnyArray) -> None:

@@ -314,6 +314,16 @@ def _bit_cast(source: Any, target: Any, kind: Any) -> Any:
 
 
 @intrinsic
+def pointer_of(typing: Any, address: Any) -> Any:
+    """The pointer to an address, as ``numba.carray`` takes it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], _I8.as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
 def shift_up(typing: Any, array: Any, first: Any, end: Any) -> Any:
     """``array[first + 1 : end + 1] = array[first:end]`` of an array of 64-bit integers, whatever overlaps."""
 

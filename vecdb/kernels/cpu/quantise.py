@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.arrays import OFFSET_MAX, RATIO_BITS, UNIT_MIN
-from vecdb.kernels.cpu.cache import exact_kernel, kernel, part
+from vecdb.kernels.cpu.cache import exact_kernel, exact_part, kernel, part
 from vecdb.kernels.cpu.intrinsics import dot_codes_4
 from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
 from vecdb.types import AnyArray
@@ -40,6 +40,47 @@ def encode(vectors: AnyArray, centre: AnyArray, step: np.float32, table: AnyArra
         norms[row] = norm
 
 
+@exact_part
+def quantise_one(
+    source: AnyArray, centre: AnyArray, step: np.float32, weighted: bool, reach: float, target: AnyArray
+) -> tuple[Any, Any]:
+    """Write a query's code into ``target`` (stride,); returns its ratio and its offset.
+
+    ``weighted`` for L2. ``reach`` is negative but for dot.
+    """
+    dim = source.shape[0]
+    largest = np.float32(0)
+    for j in range(dim):
+        y = np.float32(source[j] - centre[j]) if weighted else source[j]
+        largest = max(largest, abs(y))
+    unit = np.float32(min(largest, _LARGEST) / np.float32(127))
+    ratio = np.int64(0)
+    if weighted:
+        unit = max(unit, step)
+        ratio = np.int64(np.rint(np.float64(step) / (2.0 * np.float64(unit)) * (1 << RATIO_BITS)))
+    else:
+        unit = unit if unit > _SMALLEST else np.float32(1)
+    scale = np.float32(1) / unit
+    for j in range(dim):
+        y = np.float32(source[j] - centre[j]) if weighted else source[j]
+        code = np.rint(np.float32(y * scale))
+        target[j] = np.int8(min(max(code, np.float32(-127)), np.float32(127)))
+    for j in range(dim, target.shape[0]):
+        target[j] = np.int8(0)
+    length = np.int64(0)
+    shift = np.float64(0)
+    for j in range(dim):
+        length += np.int64(target[j]) * np.int64(target[j])
+        shift += np.float64(centre[j]) * np.float64(target[j])
+    if weighted:
+        offset = np.float64(unit) / np.float64(step) * np.float64(length) / 2.0
+    elif reach >= 0.0:
+        offset = np.sqrt(np.float64(length)) * reach
+    else:
+        offset = (1.0 / np.float64(unit) - shift) / np.float64(step)
+    return ratio, np.int64(np.rint(min(max(offset, 0.0), _OFFSET_MAX)))
+
+
 @exact_kernel
 def quantise(
     queries: AnyArray,
@@ -51,44 +92,9 @@ def quantise(
     ratios: AnyArray,
     offsets: AnyArray,
 ) -> None:
-    """Write each query's code into ``values`` (nq, stride), what goes with it into ``ratios`` and ``offsets`` (nq,).
-
-    ``weighted`` for L2. ``reach`` is negative but for dot.
-    """
-    dim = queries.shape[1]
+    """Write each query's code into ``values`` (nq, stride), what goes with it into ``ratios`` and ``offsets`` (nq,)."""
     for query in range(queries.shape[0]):
-        source = queries[query]
-        target = values[query]
-        largest = np.float32(0)
-        for j in range(dim):
-            y = np.float32(source[j] - centre[j]) if weighted else source[j]
-            largest = max(largest, abs(y))
-        unit = np.float32(min(largest, _LARGEST) / np.float32(127))
-        if weighted:
-            unit = max(unit, step)
-            ratios[query] = np.int64(np.rint(np.float64(step) / (2.0 * np.float64(unit)) * (1 << RATIO_BITS)))
-        else:
-            unit = unit if unit > _SMALLEST else np.float32(1)
-            ratios[query] = 0
-        scale = np.float32(1) / unit
-        for j in range(dim):
-            y = np.float32(source[j] - centre[j]) if weighted else source[j]
-            code = np.rint(np.float32(y * scale))
-            target[j] = np.int8(min(max(code, np.float32(-127)), np.float32(127)))
-        for j in range(dim, target.shape[0]):
-            target[j] = np.int8(0)
-        length = np.int64(0)
-        shift = np.float64(0)
-        for j in range(dim):
-            length += np.int64(target[j]) * np.int64(target[j])
-            shift += np.float64(centre[j]) * np.float64(target[j])
-        if weighted:
-            offset = np.float64(unit) / np.float64(step) * np.float64(length) / 2.0
-        elif reach >= 0.0:
-            offset = np.sqrt(np.float64(length)) * reach
-        else:
-            offset = (1.0 / np.float64(unit) - shift) / np.float64(step)
-        offsets[query] = np.int64(np.rint(min(max(offset, 0.0), _OFFSET_MAX)))
+        ratios[query], offsets[query] = quantise_one(queries[query], centre, step, weighted, reach, values[query])
 
 
 @kernel

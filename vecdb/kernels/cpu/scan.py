@@ -92,14 +92,9 @@ def scan_topk(
         _report(heaps[query], slots[query], distances[query])
 
 
-@kernel
-def rerank(
-    vectors: AnyArray,
-    queries: AnyArray,
-    candidates: AnyArray,
-    metric: int,
-    slots: AnyArray,
-    distances: AnyArray,
+@part
+def rank_all(
+    vectors: AnyArray, queries: AnyArray, candidates: AnyArray, metric: int, slots: AnyArray, distances: AnyArray
 ) -> None:
     """Write the nearest of each line of ``candidates`` (nq, c), -1 skipped, to ``slots`` and ``distances`` (nq, k)."""
     nq, k = slots.shape
@@ -133,6 +128,14 @@ def rerank(
                 if key < heap[0]:
                     sink(heap, k, key)
         _report(heap, slots[query], distances[query])
+
+
+@kernel
+def rerank(
+    vectors: AnyArray, queries: AnyArray, candidates: AnyArray, metric: int, slots: AnyArray, distances: AnyArray
+) -> None:
+    """``rank_all``, as a kernel."""
+    rank_all(vectors, queries, candidates, metric, slots, distances)
 
 
 @kernel

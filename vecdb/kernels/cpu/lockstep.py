@@ -1,0 +1,276 @@
+"""Whole searches of an HNSW graph, from float32 queries to ranked rows, several queries in step with each other.
+
+A hop waits for memory three times: for links, for sketches, for codes. So a few queries take each of these stages in
+turn: while the lines of one are on their way, another computes. The walk is that of ``vecdb.kernels.cpu.graph``, stage
+by stage; what a query finds does not depend on those it shares a call with.
+
+What a graph consists of comes in one array of addresses and shapes: handing a dozen arrays to compiled code one by one
+takes longer than a hop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from vecdb.kernels.arrays import NIBBLE_BLUR_BITS
+from vecdb.kernels.cpu.cache import inlined, kernel
+from vecdb.kernels.cpu.graph import (
+    FAR,
+    LINE_BYTES,
+    LINE_LINKS,
+    bound,
+    collect,
+    descend,
+    fetch,
+    fetch_ahead,
+    insert,
+    promising,
+    score,
+    score_nibbles,
+    within,
+)
+from vecdb.kernels.cpu.intrinsics import pointer_of
+from vecdb.kernels.cpu.quantise import bias_of, length_of, quantise_one
+from vecdb.kernels.cpu.scan import rank_all
+from vecdb.types import AnyArray
+
+LANES = 8
+"""Queries in step. More gain little and take more of the innermost cache."""
+
+FRAMED = (
+    "table", "norms", "sketches", "nibbles", "links",
+    "upper_rows", "upper_table", "upper_norms", "upper_links", "level_starts",
+    "vectors", "centre",
+)  # fmt: skip
+"""The arrays of a frame, in order; three numbers each: address, rows, columns (of one row where it is flat)."""
+
+_SEEN_MAX = 1024
+
+_QUERY, _SIZE, _CURSOR, _FOLLOWING, _SCORED, _COUNT, _WORST, _HOPS = range(8)
+_BIAS, _RATIO, _LENGTH, _OFFSET = range(8, 12)
+_FIELDS = 12
+"""What is known of the query in a lane. ``_QUERY`` is -1 where there is none."""
+
+
+@inlined
+def _bytes(frame: AnyArray, number: int) -> Any:
+    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.uint8)
+
+
+@inlined
+def _integers(frame: AnyArray, number: int) -> Any:
+    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.int32)
+
+
+@inlined
+def _longs(frame: AnyArray, number: int) -> Any:
+    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.int64)
+
+
+@inlined
+def _floats(frame: AnyArray, number: int) -> Any:
+    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.float32)
+
+
+@inlined
+def _terms(lane: AnyArray) -> tuple[Any, Any, Any]:
+    return lane[_BIAS], lane[_RATIO], lane[_LENGTH]
+
+
+@inlined
+def _score(codes: Any, ids: AnyArray, count: int, query: AnyArray, lane: AnyArray, out: AnyArray) -> None:
+    """Integer distances, by nibbles where there are any."""
+    table, norms, nibbles = codes
+    if nibbles.shape[0]:
+        score_nibbles(nibbles, norms, ids, count, query, _terms(lane), out)
+    else:
+        score(table, norms, ids, count, query[: table.shape[1]], _terms(lane), out)
+
+
+@inlined
+def _over(codes: Any, k: int, slack: Any, lane: AnyArray, pool: AnyArray) -> bool:
+    """Whether the walk has ended; sets the distance beyond which nothing is of use."""
+    if lane[_CURSOR] >= lane[_SIZE]:
+        return True
+    blur = lane[_LENGTH] << NIBBLE_BLUR_BITS if codes[2].shape[0] else lane[_LENGTH]
+    worst = bound(pool, lane[_SIZE], k, slack, lane[_OFFSET], blur)
+    lane[_WORST] = worst
+    return bool((pool[lane[_CURSOR]] >> 32) > worst)
+
+
+@inlined
+def _expand(
+    sketches: AnyArray, links: AnyArray, least: int, lane: AnyArray, pool: AnyArray, ids: AnyArray,
+    met: AnyArray, seen: AnyArray,
+) -> None:  # fmt: skip
+    """Take the nearest row not expanded, collect its neighbours and ask for their sketches."""
+    size, cursor, worst = lane[_SIZE], lane[_CURSOR], lane[_WORST]
+    # What lies beyond the bound is never expanded; without it insertion has less to move.
+    while size > least and (pool[size - 1] >> 32) > worst:
+        size -= 1
+    lane[_SIZE] = size
+    if size == pool.shape[0]:
+        lane[_WORST] = min(worst, pool[size - 1] >> 32)
+    key = pool[cursor]
+    pool[cursor] = key | 1
+    following = cursor + 1
+    while following < size and pool[following] & 1:
+        following += 1
+    lane[_FOLLOWING] = following
+    if following < size:
+        fetch(links, (pool[following] & 0xFFFFFFFF) >> 1, LINE_LINKS)
+    count = collect(links[(key & 0xFFFFFFFF) >> 1], ids, met)
+    scored = lane[_SCORED]
+    if scored + count <= _SEEN_MAX:
+        for number in range(count):
+            seen[scored + number] = ids[number]
+    lane[_SCORED] = scored + count
+    lane[_COUNT] = count
+    lane[_HOPS] += 1
+    if lane[_WORST] < FAR:
+        for number in range(count if sketches.shape[0] else 0):
+            fetch(sketches, ids[number], LINE_BYTES)
+
+
+@inlined
+def _sift(
+    codes: Any, sketches: AnyArray, fields: AnyArray, links: AnyArray, query: AnyArray, lane: AnyArray,
+    pool: AnyArray, ids: AnyArray, out: AnyArray,
+) -> None:  # fmt: skip
+    """Give up the neighbours whose sketch is too far and ask for the codes of the rest."""
+    table, norms, nibbles = codes
+    count = lane[_COUNT]
+    if lane[_WORST] < FAR and sketches.shape[0]:
+        narrow = query[: table.shape[1]]
+        count = promising(sketches, fields, norms, ids, count, narrow, _terms(lane), lane[_WORST], out)
+        lane[_COUNT] = count
+    for number in range(count):
+        fetch(nibbles if nibbles.shape[0] else table, ids[number], LINE_BYTES)
+    following = lane[_FOLLOWING]
+    if following < lane[_SIZE] and sketches.shape[0]:
+        fetch_ahead(links[(pool[following] & 0xFFFFFFFF) >> 1], sketches)
+
+
+@inlined
+def _keep(
+    codes: Any, links: AnyArray, query: AnyArray, lane: AnyArray, pool: AnyArray, ids: AnyArray, out: AnyArray
+) -> None:
+    """Score the neighbours left, insert those within the bound and ask for the links of the next row."""
+    count = lane[_COUNT]
+    _score(codes, ids, count, query, lane, out)
+    count = within(ids, out, count, lane[_WORST])
+    size, lowest = insert(pool, lane[_SIZE], ids, out, count)
+    cursor = min(lane[_FOLLOWING], lowest)
+    lane[_SIZE] = size
+    lane[_CURSOR] = cursor
+    if cursor < size:
+        fetch(links, (pool[cursor] & 0xFFFFFFFF) >> 1, LINE_LINKS)
+
+
+@inlined
+def _clear(lane: AnyArray, met: AnyArray, seen: AnyArray) -> None:
+    """Leave no row met."""
+    if lane[_SCORED] <= _SEEN_MAX:
+        for number in range(lane[_SCORED]):
+            met[seen[number] >> 6] = np.uint64(0)
+    else:
+        met[:] = np.uint64(0)
+
+
+@kernel
+def answer_graph(
+    frame: AnyArray,
+    queries: AnyArray,
+    step: np.float32,
+    reach: float,
+    metric: int,
+    ef: int,
+    slack: int,
+    count: int,
+    slots: AnyArray,
+    distances: AnyArray,
+) -> tuple[int, int, int]:
+    """Write the rows nearest to each of ``queries`` (nq, dim) into ``slots`` and ``distances`` (nq, k).
+
+    At most ``count`` rows are ranked by their vectors. ``reach`` is negative but for dot. Returns the least number of
+    rows found for a query, distances computed and hops.
+    """
+    table, sketches, nibbles = _bytes(frame, 0), _bytes(frame, 2), _bytes(frame, 3)
+    norms = _integers(frame, 1)[0]
+    fields = carray(pointer_of(frame[2, 0]), (frame[2, 1], frame[2, 2] >> 2), np.int32)
+    links, upper_rows, upper_links = _integers(frame, 4), _integers(frame, 5)[0], _integers(frame, 8)
+    upper_table, upper_norms, level_starts = _bytes(frame, 6), _integers(frame, 7)[0], _longs(frame, 9)[0]
+    vectors, centre = _floats(frame, 10), _floats(frame, 11)[0]
+    codes = (table, norms, nibbles)
+
+    nq, k = slots.shape
+    lanes = min(LANES, nq)
+    room = max(links.shape[1], upper_links.shape[1]) + 4
+    state = np.full((lanes, _FIELDS), -1, np.int64)
+    pools = np.empty((lanes, ef), np.int64)
+    all_ids = np.empty((lanes, room), np.int32)
+    all_out = np.empty((lanes, room), np.int32)
+    all_met = np.zeros((lanes, (table.shape[0] + 63) // 64), np.uint64)
+    all_seen = np.empty((lanes, _SEEN_MAX), np.int32)
+    values = np.zeros((lanes, max(table.shape[1], 2 * nibbles.shape[1])), np.int8)
+    # Ranked when all walks are done: vectors would drive what walks share out of the caches.
+    candidates = np.empty((nq, count), np.int32)
+    begun = 0
+    finished = 0
+    scored = 0
+    hops = 0
+    fewest = k
+    while finished < nq:
+        for at in range(lanes):
+            lane, pool, ids, out = state[at], pools[at], all_ids[at], all_out[at]
+            query, met, seen = values[at], all_met[at], all_seen[at]
+            while True:
+                number = lane[_QUERY]
+                if number >= 0:
+                    if not _over(codes, k, slack, lane, pool):
+                        break
+                    _clear(lane, met, seen)
+                    scored += lane[_SCORED]
+                    hops += lane[_HOPS]
+                    found = min(count, lane[_SIZE])
+                    for place in range(count):
+                        candidates[number, place] = (pool[place] & 0xFFFFFFFF) >> 1 if place < found else -1
+                    fewest = min(fewest, found)
+                    finished += 1
+                    lane[_QUERY] = -1
+                if begun == nq:
+                    break
+                lane[_QUERY] = begun
+                ratio, offset = quantise_one(queries[begun], centre, step, metric == 0, reach, query[: table.shape[1]])
+                lane[_BIAS], lane[_LENGTH] = bias_of(query), length_of(query)
+                lane[_RATIO], lane[_OFFSET] = ratio, offset
+                begun += 1
+                narrow = query[: table.shape[1]]
+                place, more = descend(
+                    upper_table, upper_norms, upper_links, level_starts, narrow, _terms(lane), ids, out
+                )
+                scored += more
+                ids[0], ids[1] = upper_rows[place], upper_rows[0]
+                entries = 1 if ids[0] == ids[1] else 2
+                for number in range(entries):
+                    node = ids[number]
+                    met[node >> 6] |= np.uint64(1) << np.uint64(node & 63)
+                    seen[number] = node
+                _score(codes, ids, entries, query, lane, out)
+                lane[_SIZE], _ = insert(pool, 0, ids, out, entries)
+                lane[_CURSOR] = 0
+                lane[_SCORED] = entries
+                lane[_HOPS] = 0
+            if lane[_QUERY] >= 0:
+                _expand(sketches, links, count, lane, pool, ids, met, seen)
+        for at in range(lanes):
+            if state[at, _QUERY] >= 0:
+                _sift(codes, sketches, fields, links, values[at], state[at], pools[at], all_ids[at], all_out[at])
+        for at in range(lanes):
+            if state[at, _QUERY] >= 0:
+                _keep(codes, links, values[at], state[at], pools[at], all_ids[at], all_out[at])
+    rank_all(vectors, queries, candidates, metric, slots, distances)
+    return fewest, scored, hops
