@@ -206,13 +206,24 @@ def collect(line: AnyArray, ids: AnyArray, met: AnyArray) -> Any:
 
 @part
 def insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int) -> tuple[int, int]:
-    """Insert scored nodes into the sorted pool; returns its size and the lowest place that changed."""
+    """Insert scored nodes into the sorted pool; returns its size and the lowest place that changed.
+
+    The nodes are sorted first, in place; then every key of the pool moves once, however many are inserted before it.
+    """
     ef = pool.shape[0]
+    for at in range(1, count):
+        distance, node = out[at], ids[at]
+        hole = at
+        while hole > 0 and (out[hole - 1] > distance or (out[hole - 1] == distance and ids[hole - 1] > node)):
+            out[hole], ids[hole] = out[hole - 1], ids[hole - 1]
+            hole -= 1
+        out[hole], ids[hole] = distance, node
     lowest = ef
-    for number in range(count):
+    end = size
+    for number in range(count - 1, -1, -1):
         key = (np.int64(out[number]) << 32) | (np.int64(ids[number]) << 1)
         low = 0
-        high = size
+        high = end
         while high - low > _COUNTED:
             middle = (low + high) >> 1
             if pool[middle] < key:
@@ -223,14 +234,12 @@ def insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int) 
         place: Any = low
         for at in range(low, high):
             place += np.int64(pool[at] < key)
-        if place == ef:
-            continue
-        last = min(size, ef - 1)
-        shift_up(pool, place, last)
-        pool[place] = key
-        size = last + 1
-        lowest = min(lowest, place)
-    return size, lowest
+        shift_up(pool, place, min(end, ef - number - 1), number + 1)
+        end = place
+        if place + number < ef:
+            pool[place + number] = key
+            lowest = place
+    return min(size + count, ef), lowest
 
 
 @part

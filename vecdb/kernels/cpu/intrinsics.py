@@ -324,17 +324,19 @@ def pointer_of(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
-def shift_up(typing: Any, array: Any, first: Any, end: Any) -> Any:
-    """``array[first + 1 : end + 1] = array[first:end]`` of an array of 64-bit integers, whatever overlaps."""
+def shift_up(typing: Any, array: Any, first: Any, end: Any, by: Any) -> Any:
+    """``array[first + by : end + by] = array[first:end]`` of 64-bit integers; nothing if end < first."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = _array(context, builder, signature.args[0], args[0]).data
         source = builder.gep(data, [args[1]])
-        target = builder.gep(data, [builder.add(args[1], _I64(1))])
-        cgutils.raw_memmove(builder, target, source, builder.sub(args[2], args[1]), 8)
+        target = builder.gep(data, [builder.add(args[1], args[3])])
+        length = builder.sub(args[2], args[1])
+        length = builder.select(builder.icmp_signed("<", length, _I64(0)), _I64(0), length)
+        cgutils.raw_memmove(builder, target, source, length, 8)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, types.int64), generate
+    return types.void(array, types.int64, types.int64, types.int64), generate
 
 
 bits_of = _bit_cast(types.float32, types.int32, _I32)
