@@ -14,23 +14,32 @@ import numpy as np
 
 from vecdb.errors import Corruption
 from vecdb.kernels.arrays import (
+    BLUR_ONE,
     COARSE_STRIDE_MIN,
+    CODE_BLUR,
     UNIT_MIN,
     BuildSpace,
     Codes,
+    Nibbles,
     QueryCodes,
     nibble_bytes,
     sketch_bytes,
     stride_bytes,
 )
 from vecdb.kernels.protocol import Kernels
-from vecdb.types import AnyArray, F32Array, Metric, U8Array
+from vecdb.types import AnyArray, F32Array, I32Array, Metric, U8Array
 
 _SAMPLE_ROWS = 4096
 _SAMPLE_COMPONENTS = 1 << 22
 """At most, whatever the dimension: training takes about twenty bytes for each of them."""
-_CLIP_QUANTILE = 0.9995
-"""Components beyond this quantile of the sample are clipped: outliers must not coarsen the steps of all the others."""
+_CLIP_QUANTILES = (0.9995, 0.9999, 0.99999, 1.0)
+"""Components beyond one of these quantiles of the sample are clipped: outliers should not coarsen the steps of all the
+others, but what is clipped lies in the dimensions that count most."""
+
+_NIBBLE_SAMPLE_ROWS = 2048
+_NIBBLE_STEPS = range(4, 17)
+_NEARNESS_MIN = 32
+"""Nibbles are used where a row's nearest neighbour is farther than this many times what they blur."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +132,42 @@ class ScalarCodes:
             return np.zeros((0, sketch_bytes(stride)), np.uint8)
         return kernels.sketch(self.codes, self.dim)
 
-    def nibbles(self) -> U8Array:
-        """Nibbles of the rows for a graph search; none where rows are so short that they would not help."""
+    def nibbles(self, links: I32Array) -> Nibbles:
+        """Nibbles of the rows for a walk of the graph with these bottom ``links``.
+
+        None where rows are so short that they would not help, or where neighbours are nearer than nibbles tell.
+        """
         table = self.codes.table
-        width = nibble_bytes(table.shape[1])
-        if table.shape[1] < COARSE_STRIDE_MIN:
-            return np.zeros((0, width), np.uint8)
-        nibbles = table[:, :width] >> np.uint8(4)
-        nibbles[:, : table.shape[1] - width] |= table[:, width:] & np.uint8(0xF0)
-        return nibbles
+        n, stride = table.shape
+        width = nibble_bytes(stride)
+        none = Nibbles(np.zeros((0, width), np.uint8), 16, CODE_BLUR)
+        if stride < COARSE_STRIDE_MIN or n == 0:
+            return none
+        sample = np.arange(0, n, -(-n // _NIBBLE_SAMPLE_ROWS))
+        levels = table[sample].astype(np.int32) - 128
+        variances = (levels * levels).mean(axis=0, dtype=np.float64)
+        # A component counts by how large those of queries are, which are taken to be like the rows.
+        total = max(float(variances.sum()), 1.0)
+        step, error = 16, np.inf
+        for each in _NIBBLE_STEPS:
+            nearest = np.clip(levels // each, -8, 7) * each + each / 2.0
+            missed = float((((levels - nearest) ** 2).mean(axis=0) * variances).sum()) / total
+            if missed < error:
+                step, error = each, missed
+        blur = math.sqrt(error)
+        linked = links[sample, 0]
+        there = linked >= 0
+        gaps = table[linked[there]].astype(np.int32) - 128 - levels[there]
+        nearness = (gaps * gaps).sum(axis=1) / 2.0 / np.maximum(np.sqrt(self.codes.norms[sample[there]]), 1.0)
+        if nearness.shape[0] == 0 or float(np.median(nearness)) < _NEARNESS_MIN * blur:
+            return none
+        packed = np.empty((n, width), np.uint8)
+        for at in range(0, n, _NIBBLE_SAMPLE_ROWS):
+            some = table[at : at + _NIBBLE_SAMPLE_ROWS].astype(np.int16) - 128
+            some = (np.clip(some // step, -8, 7) + 8).astype(np.uint8)
+            packed[at : at + some.shape[0]] = some[:, :width]
+            packed[at : at + some.shape[0], : stride - width] |= some[:, width:] << np.uint8(4)
+        return Nibbles(packed, step, math.ceil(blur * BLUR_ONE))
 
     def build_space(self, kernels: Kernels) -> BuildSpace:
         """The table with the terms that make rows comparable with each other, for building a graph."""
@@ -153,13 +189,27 @@ def _train(vectors: F32Array, metric: Metric) -> tuple[F32Array, float]:
     centre = np.zeros(dim, np.float32)
     if metric is not Metric.DOT:
         centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-    sizes = np.abs(sample.astype(np.float64) - centre).ravel()
-    rank = min(sizes.shape[0] - 1, int(sizes.shape[0] * _CLIP_QUANTILE))
-    reach = float(np.partition(sizes, rank)[rank])
-    if reach == 0.0:
-        reach = float(sizes.max())
+    reach = _reach(np.abs(sample.astype(np.float64) - centre))
     step = float(np.float32(min(reach, float(np.finfo(np.float32).max)) / 127.0))
     return centre, step if step > UNIT_MIN else 1.0
+
+
+def _reach(sizes: AnyArray) -> float:
+    """The size (of (s, dim) float64) that codes should end at: where clipping and rounding together err least."""
+    largest = float(sizes.max())
+    scale = largest if largest > 0.0 else 1.0
+    variances = ((sizes / scale) ** 2).mean(axis=0)
+    weights = variances / max(float(variances.mean()), 1e-300)
+    ranks = [min(sizes.size - 1, int(sizes.size * quantile)) for quantile in _CLIP_QUANTILES]
+    reaches = np.partition(sizes.ravel(), ranks)[ranks].tolist()
+    best, least = largest, np.inf
+    for reach in reaches:
+        if reach > 0.0:
+            clipped = (np.maximum(sizes - reach, 0.0) / scale) ** 2
+            error = float((clipped.mean(axis=0) * weights).mean()) + (reach / scale / 127.0) ** 2 / 12.0
+            if error < least:
+                best, least = reach, error
+    return best
 
 
 def stored_array(arrays: Mapping[str, AnyArray], name: str, dtype: type[np.generic], ndim: int) -> AnyArray:

@@ -22,9 +22,10 @@ by ``SKETCH_MARGIN`` sixteenths of that error, is beyond the worst of the beam.
 
 Nibbles
 -------
-*Nibbles* are the upper four bits of every code, two to a byte: byte ``j`` of a row of ``w`` bytes holds code ``j`` in
-its low half and code ``j + w`` in its high half, zero beyond the stride. A walk that reads them takes
-``16 * nibble - 120`` for ``code - 128``, off by eight at most, and reads half the cache lines.
+*Nibbles* are codes of four bits, two to a byte: byte ``j`` of a row of ``w`` bytes holds nibble ``j`` in its low half
+and nibble ``j + w`` in its high half, zero beyond the stride. A nibble is ``clip((code - 128) // step, -8, 7) + 8``;
+``dot(code - 128, q)`` is taken as ``step * dot(nibble, q) - (15 * step * sum(q) >> 1)``. A walk on them reads half as
+many cache lines.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ SLACK_BITS = 16
 SLACK_MAX = 4 << SLACK_BITS
 """Beyond this a walk hardly ends before its beam does; products with any distance stay far below 2**63."""
 
-NIBBLE_BLUR_BITS = 4
-"""A distance by nibbles blurs by about 2 ** 4 / sqrt(12) times the length of the query, by codes a sixteenth of that.
+BLUR_ONE = 16
+"""One of ``Nibbles.blur``."""
 
-Nearness below 2 ** 4 times the length (by codes: the length) is told apart no further when a walk decides whether to
-end, or the rounding of a row that is all but equal to the query would decide it.
-"""
+CODE_BLUR = 7
+"""``Nibbles.blur`` of a walk on whole codes: sqrt(2 / 12), for the rounding of rows and of queries of like length."""
+
+NEARNESS_BLURS = 3
+"""Standard errors that two distances may differ by and yet be the same: rows that far behind the k-th are ranked."""
 
 COARSE_STRIDE_MIN = 256
 """Code rows shorter than this many bytes have no sketches and no nibbles: reading one is hardly dearer."""
@@ -215,6 +218,25 @@ class UpperLayers:
 
 
 @dataclass(frozen=True, slots=True)
+class Nibbles:
+    """Codes of four bits, and what a walk has to know of their precision.
+
+    Attributes
+    ----------
+    table
+        (n, nibble_bytes(stride)) uint8, or (0, ...): whole codes are read instead.
+    step
+        Code levels in one of a nibble.
+    blur
+        Standard error of a distance of the walk, in ``BLUR_ONE``ths of the length of the query's code.
+    """
+
+    table: U8Array
+    step: int
+    blur: int
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """A finished HNSW graph: bottom links by row, and the upper layers.
 
@@ -225,14 +247,14 @@ class Graph:
     sketches
         (n, sketch_bytes(stride)) uint8 of the code table, or (0, ...) to search without.
     nibbles
-        (n, nibble_bytes(stride)) uint8 of the code table, or (0, ...) to walk on whole codes.
+        Of the code table, or without rows to walk on whole codes.
     upper
         The layers above; at least one place when n > 0.
     """
 
     links: I32Array
     sketches: U8Array
-    nibbles: U8Array
+    nibbles: Nibbles
     upper: UpperLayers
 
 

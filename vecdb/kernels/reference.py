@@ -174,7 +174,7 @@ class ReferenceKernels:
                 place, _ = descend(upper, row_scorer(above, layer.space, node))
                 entry = int(upper.rows[place]) if bottom else place
             scorer = row_scorer(layer.space, layer.space, node)
-            pool, _, _ = walk(scorer, layer.links, {entry}, Beam(ef), 1, 0)
+            pool, _, _ = walk(scorer, layer.links, {entry}, Beam(ef), 1, 0, 0)
             half = int(layer.space.halves[node])
             known = links_of(layer.links[node])
             keys = {(distance + half, row) for distance, row in pool if row != node}

@@ -9,7 +9,8 @@ import numpy as np
 
 from vecdb.kernels.arrays import (
     ALPHA_ONE,
-    NIBBLE_BLUR_BITS,
+    BLUR_ONE,
+    NEARNESS_BLURS,
     RATIO_BITS,
     SKETCH_MARGIN,
     SLACK_BITS,
@@ -18,6 +19,7 @@ from vecdb.kernels.arrays import (
     Candidates,
     Codes,
     Graph,
+    Nibbles,
     Prune,
     QueryCodes,
     UpperLayers,
@@ -49,6 +51,7 @@ class ReferenceGraph:
             query, ratio = queries.values[number], int(queries.ratios[number])
             scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches, nibbles=graph.nibbles)
             place, more = descend(graph.upper, Scorer(graph.upper.table, graph.upper.norms, query, ratio))
+            fuzz = NEARNESS_BLURS * graph.nibbles.blur * scorer.length // BLUR_ONE
             pool, further, steps = walk(
                 scorer,
                 graph.links,
@@ -56,7 +59,10 @@ class ReferenceGraph:
                 beam,
                 k,
                 int(queries.offsets[number]),
+                fuzz,
             )
+            if allowed is None and len(pool) > k:
+                pool = [key for at, key in enumerate(pool) if at < k or key[0] <= pool[k - 1][0] + fuzz]
             found = [row for _, row in pool if members[row]][:count]
             slots[number, : len(found)] = found
             fewest = min(fewest, len(found))
@@ -76,14 +82,14 @@ class Scorer:
         ratio: int,
         *,
         sketches: U8Array | None = None,
-        nibbles: U8Array | None = None,
+        nibbles: Nibbles | None = None,
     ) -> None:
         self.table = table
         self.norms = norms
         self.query = query.astype(np.int64)
         self.ratio = ratio
         self.sketches = sketches if sketches is not None and sketches.shape[0] else None
-        self.nibbles = nibbles if nibbles is not None and nibbles.shape[0] else None
+        self.nibbles = nibbles if nibbles is not None and nibbles.table.shape[0] else None
         self.length = isqrt(int((self.query * self.query).sum()))
 
     def _terms(self, rows: AnyArray) -> I64Array:
@@ -102,9 +108,10 @@ class Scorer:
         """Distances of ``rows`` as a walk takes them: by nibbles where there are any."""
         if self.nibbles is None:
             return self.distances(rows)
-        halves = self.nibbles[rows].astype(np.int64)
-        codes = np.concatenate([halves & 15, halves >> 4], axis=1)[:, : self.query.shape[0]] * 16 - 120
-        dots: I64Array = codes @ self.query
+        step = self.nibbles.step
+        both = self.nibbles.table[rows].astype(np.int64)
+        nibbles = np.concatenate([both & 15, both >> 4], axis=1)[:, : self.query.shape[0]]
+        dots: I64Array = step * (nibbles @ self.query) - (15 * step * int(self.query.sum()) >> 1)
         return self._terms(rows) - dots
 
     def promising(self, rows: AnyArray, worst: int) -> AnyArray:
@@ -147,7 +154,7 @@ def descend(upper: UpperLayers, scorer: Scorer) -> tuple[int, int]:
 
 
 def walk(
-    scorer: Scorer, links: I32Array, entries: set[int], beam: Beam, k: int, offset: int
+    scorer: Scorer, links: I32Array, entries: set[int], beam: Beam, k: int, offset: int, fuzz: int
 ) -> tuple[list[tuple[int, int]], int, int]:
     """Best-first search; the (distance, node) kept, ascending, distances computed, nodes expanded."""
     first = np.array(sorted(entries))
@@ -159,8 +166,7 @@ def walk(
         following = next((key for key in pool if key[1] not in expanded), None)
         bound = _FAR
         if beam.slack and len(pool) >= k:
-            blur = scorer.length << NIBBLE_BLUR_BITS if scorer.nibbles is not None else scorer.length
-            bound = (max(pool[k - 1][0] + offset, blur) * beam.slack >> SLACK_BITS) - offset
+            bound = (max(pool[k - 1][0] + offset, fuzz) * beam.slack >> SLACK_BITS) - offset
         if following is None or following[0] > bound:
             return pool, len(met), hops
         if len(pool) == beam.ef:

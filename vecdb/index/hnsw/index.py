@@ -22,7 +22,9 @@ from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric
 
 _DEFAULT_RECALL = 0.95
-_RERANK_MIN = 8
+_RERANK_FACTOR = 4
+_RERANK_MIN = 32
+"""At most so many rows are ranked by their vectors; mostly the walk is precise enough for far fewer."""
 
 
 class HnswIndex:
@@ -76,8 +78,8 @@ class HnswIndex:
         for level, count in enumerate(counts.tolist()):
             _within(upper_links[starts[level] : starts[level + 1]], count, "upper_links")
         table, norms = codes.codes.table[rows], codes.codes.norms[rows]
-        sketches, nibbles = codes.sketches(kernels), codes.nibbles()
-        for derived in (table, norms, sketches, nibbles):
+        sketches, nibbles = codes.sketches(kernels), codes.nibbles(links)
+        for derived in (table, norms, sketches, nibbles.table):
             derived.flags.writeable = False
         upper = UpperLayers(rows, table, norms, upper_links, starts)
         return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors)
@@ -106,7 +108,7 @@ class HnswIndex:
             share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
             beam = beam_for_recall(k, _DEFAULT_RECALL, share)
         ef = max(1, min(max(beam.ef, k), self.rows))
-        count = min(ef, k + (k >> 1) + _RERANK_MIN)
+        count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
         if allowed is None and ensure is None:
             answer = self._bound.answer(queries, Beam(ef, beam.slack), k, count)
             return IndexAnswer(answer.topk, answer.fewest, answer.distance_computations, answer.hops)

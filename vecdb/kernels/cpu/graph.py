@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.arrays import NIBBLE_BLUR_BITS, RATIO_BITS, SKETCH_MARGIN, SLACK_BITS
+from vecdb.kernels.arrays import BLUR_ONE, NEARNESS_BLURS, RATIO_BITS, SKETCH_MARGIN, SLACK_BITS
 from vecdb.kernels.cpu.cache import kernel, part
 from vecdb.kernels.cpu.intrinsics import dot_codes_4, dot_nibbles_4, prefetch, shift_up, sum_signs_4
 from vecdb.kernels.cpu.quantise import bias_of, length_of
@@ -60,6 +60,7 @@ def score(
 @part
 def score_nibbles(
     nibbles: AnyArray,
+    step: Any,
     norms: AnyArray,
     ids: AnyArray,
     count: int,
@@ -67,7 +68,7 @@ def score_nibbles(
     terms: Any,
     out: AnyArray,
 ) -> None:
-    """As ``score``, by nibbles; ``halves`` is the query as ``dot_nibbles_4`` takes it."""
+    """As ``score``, by nibbles of ``step`` levels; ``halves`` is the query as ``dot_nibbles_4`` takes it."""
     bias, ratio, _ = terms
     if count == 0:
         return
@@ -75,14 +76,14 @@ def score_nibbles(
         ids[spare] = ids[count - 1]
     for at in range(0, count, 4):
         dot_nibbles_4(nibbles, ids, at, halves, out)
-    bias -= bias >> 4
+    bias = (bias * 15 * step) >> 8
     if ratio:
         for number in range(count):
             weighted = (np.int64(norms[ids[number]]) * ratio) >> RATIO_BITS
-            out[number] = np.int32(weighted + bias - (np.int64(out[number]) << 4))
+            out[number] = np.int32(weighted + bias - np.int64(out[number]) * step)
     else:
         for number in range(count):
-            out[number] = np.int32(bias - (np.int64(out[number]) << 4))
+            out[number] = np.int32(bias - np.int64(out[number]) * step)
 
 
 @part
@@ -243,11 +244,28 @@ def insert(pool: AnyArray, size: int, ids: AnyArray, out: AnyArray, count: int) 
 
 
 @part
-def bound(pool: AnyArray, size: int, k: int, slack: Any, offset: Any, blur: Any) -> Any:
+def fuzz_of(blur: Any, length: Any) -> Any:
+    """By how much two distances may differ and yet be the same, to a walk with this blur."""
+    return NEARNESS_BLURS * blur * length // BLUR_ONE
+
+
+@part
+def count_near(pool: AnyArray, size: int, k: int, fuzz: Any, most: int) -> int:
+    """How many of a sorted pool to rank: ``k``, and what may be as near as the k-th, at most ``most``."""
+    count = min(size, most)
+    if count > k:
+        last = (pool[k - 1] >> 32) + fuzz
+        while count > k and (pool[count - 1] >> 32) > last:
+            count -= 1
+    return count
+
+
+@part
+def bound(pool: AnyArray, size: int, k: int, slack: Any, offset: Any, fuzz: Any) -> Any:
     """The distance beyond which nothing is of use any more."""
     if slack == 0 or size < k:
         return FAR
-    return (max((pool[k - 1] >> 32) + offset, blur) * slack >> SLACK_BITS) - offset
+    return (max((pool[k - 1] >> 32) + offset, fuzz) * slack >> SLACK_BITS) - offset
 
 
 @part
@@ -257,6 +275,7 @@ def beam(
     sketches: AnyArray,
     fields: AnyArray,
     nibbles: AnyArray,
+    step: Any,
     links: AnyArray,
     entry: int,
     anchor: int,
@@ -266,6 +285,7 @@ def beam(
     k: int,
     slack: Any,
     offset: Any,
+    fuzz: Any,
     pool: AnyArray,
     ids: AnyArray,
     out: AnyArray,
@@ -278,7 +298,6 @@ def beam(
     """
     ef = pool.shape[0]
     coarse = nibbles.shape[0] > 0
-    blur = terms[2] << NIBBLE_BLUR_BITS if coarse else terms[2]
     ids[0] = entry
     ids[1] = anchor
     scored = 1 if entry == anchor else 2
@@ -287,7 +306,7 @@ def beam(
         met[node >> 6] |= np.uint64(1) << np.uint64(node & 63)
         seen[number] = node
     if coarse:
-        score_nibbles(nibbles, norms, ids, scored, halves, terms, out)
+        score_nibbles(nibbles, step, norms, ids, scored, halves, terms, out)
     else:
         score(table, norms, ids, scored, query, terms, out)
     size, _ = insert(pool, 0, ids, out, scored)
@@ -295,7 +314,7 @@ def beam(
     cursor = 0
     while cursor < size:
         key = pool[cursor]
-        worst = bound(pool, size, k, slack, offset, blur)
+        worst = bound(pool, size, k, slack, offset, fuzz)
         if (key >> 32) > worst:
             break
         if size == ef:
@@ -321,7 +340,7 @@ def beam(
         if following < size and sketches.shape[0] > 0:
             fetch_ahead(links[(pool[following] & 0xFFFFFFFF) >> 1], sketches)
         if coarse:
-            score_nibbles(nibbles, norms, ids, count, halves, terms, out)
+            score_nibbles(nibbles, step, norms, ids, count, halves, terms, out)
         else:
             score(table, norms, ids, count, query, terms, out)
         count = within(ids, out, count, worst)
@@ -344,6 +363,8 @@ def search_graph(
     sketches: AnyArray,
     fields: AnyArray,
     nibbles: AnyArray,
+    nibble_step: int,
+    blur: int,
     links: AnyArray,
     upper_rows: AnyArray,
     upper_table: AnyArray,
@@ -379,15 +400,16 @@ def search_graph(
         query = values[number]
         halves[: query.shape[0]] = query
         terms = (bias_of(query), ratios[number], length_of(query))
+        fuzz = fuzz_of(blur, terms[2])
         place, scored = descend(upper_table, upper_norms, upper_links, level_starts, query, terms, ids, out)
         size, more, steps = beam(
-            table, norms, sketches, fields, nibbles, links, upper_rows[place], upper_rows[0],
-            query, halves, terms, k, slack, offsets[number], pool, ids, out, met, seen,
+            table, norms, sketches, fields, nibbles, nibble_step, links, upper_rows[place], upper_rows[0],
+            query, halves, terms, k, slack, offsets[number], fuzz, pool, ids, out, met, seen,
         )  # fmt: skip
         total += scored + more
         hops += steps
         count = 0
-        for at in range(size):
+        for at in range(size if filtered else count_near(pool, size, k, fuzz, width)):
             row = (pool[at] & 0xFFFFFFFF) >> 1
             if filtered and not (allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1):
                 continue

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.arrays import (
+    CODE_BLUR,
     Answers,
     Beam,
     BuildSpace,
@@ -21,6 +22,7 @@ from vecdb.kernels.arrays import (
     Graph,
     Layer,
     Merged,
+    Nibbles,
     Originals,
     Prune,
     QueryCodes,
@@ -234,7 +236,7 @@ class CpuKernels:
         prune = Prune(2, 64)
         walk = np.zeros((3, 4), np.int32)
         sketches = np.zeros((4, sketch_bytes(table.shape[1])), np.uint8)
-        graph = Graph(links, sketches, table[:0], upper)
+        graph = Graph(links, sketches, Nibbles(table[:0], 16, CODE_BLUR), upper)
         bound = CpuGraph(codes, graph, Originals(vectors, centre, 1.0, Metric.L2, 1.0))
         return (
             ("scan_topk", scan_kernels.scan_topk, lambda: self.scan_topk(vectors, vectors, Metric.L2, 1)),
@@ -263,19 +265,16 @@ class CpuKernels:
 class CpuGraph:
     """A graph over codes, as ``BoundGraph``: its arrays as the kernels take them."""
 
-    __slots__ = ("_arrays", "_dim", "_frame", "_framed", "_metric", "_reach", "_rows", "_step", "_stride")
+    __slots__ = ("_arrays", "_frame", "_framed", "_nibbles", "_originals", "_rows", "_stride")
 
     def __init__(self, codes: Codes, graph: Graph, originals: Originals) -> None:
         self._rows, self._stride = codes.table.shape
-        self._arrays = (
-            _view(codes.table, np.uint8),
-            _view(codes.norms, np.int32),
-            *_sketches(graph.sketches),
-            _view(graph.nibbles, np.uint8),
-            _view(graph.links, np.int32),
-            *_upper(graph.upper),
-        )
-        table, norms, sketches, _, nibbles, links, *upper = self._arrays
+        table, norms = _view(codes.table, np.uint8), _view(codes.norms, np.int32)
+        sketches, fields = _sketches(graph.sketches)
+        nibbles, links = _view(graph.nibbles.table, np.uint8), _view(graph.links, np.int32)
+        upper = _upper(graph.upper)
+        self._nibbles = (graph.nibbles.step, graph.nibbles.blur)
+        self._arrays = (table, norms, sketches, fields, nibbles, *self._nibbles, links, *upper)
         vectors, centre = _view(originals.vectors, np.float32), _view(originals.centre, np.float32)
         # The addresses in the frame are good for as long as the arrays are held here.
         self._framed = (table, norms, sketches, nibbles, links, *upper, vectors, centre)
@@ -285,10 +284,12 @@ class CpuGraph:
             np.int64,
         )
         self._frame.flags.writeable = False
-        self._dim = vectors.shape[1]
-        self._step = np.float32(originals.step)
-        self._metric = _METRICS[originals.metric]
-        self._reach = originals.reach if originals.metric is Metric.DOT else -1.0
+        self._originals = (
+            np.float32(originals.step),
+            originals.reach if originals.metric is Metric.DOT else -1.0,
+            *self._nibbles,
+            _METRICS[originals.metric],
+        )
 
     def search(
         self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
@@ -317,13 +318,13 @@ class CpuGraph:
     def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
         """As ``BoundGraph.answer``."""
         queries = _view(queries, np.float32)
-        nq, dim = queries.shape
-        assert dim == self._dim, (dim, self._dim)
+        nq = queries.shape[0]
+        assert queries.shape[1] == self._framed[-1].shape[0], (queries.shape, self._framed[-1].shape)
         if self._rows == 0:
             return Answers(TopK(np.full((nq, k), -1, np.int32), np.full((nq, k), np.inf, np.float32)), 0, 0, 0)
         slots, distances = np.empty((nq, k), np.int32), np.empty((nq, k), np.float32)
         fewest, scored, hops = lockstep_kernels.answer_graph(
-            self._frame, queries, self._step, self._reach, self._metric, beam.ef, beam.slack, count, slots, distances
+            self._frame, queries, *self._originals, beam.ef, beam.slack, count, slots, distances
         )
         return Answers(TopK(slots, distances), fewest, scored, hops)
 

@@ -126,8 +126,8 @@ def propose_links(
             place, _ = descend(upper_table, upper_halves, upper_links, level_starts, query, terms, ids, out)
             entry = upper_rows[place] if bottom else place
         size, _, _ = beam(
-            table, halves, sketches, fields, table[:0], links, entry, entry,
-            query, query, terms, 1, np.int64(0), np.int64(0), pool, ids, out, met, seen,
+            table, halves, sketches, fields, table[:0], np.int64(16), links, entry, entry,
+            query, query, terms, 1, np.int64(0), np.int64(0), np.int64(0), pool, ids, out, met, seen,
         )  # fmt: skip
         half = np.int64(halves[node]) << 32
         count = 0

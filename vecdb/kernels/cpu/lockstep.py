@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from vecdb.kernels.arrays import NIBBLE_BLUR_BITS
 from vecdb.kernels.cpu.cache import inlined, kernel
 from vecdb.kernels.cpu.graph import (
     FAR,
@@ -23,9 +22,11 @@ from vecdb.kernels.cpu.graph import (
     LINE_LINKS,
     bound,
     collect,
+    count_near,
     descend,
     fetch,
     fetch_ahead,
+    fuzz_of,
     insert,
     promising,
     score,
@@ -50,8 +51,8 @@ FRAMED = (
 _SEEN_MAX = 1024
 
 _QUERY, _SIZE, _CURSOR, _FOLLOWING, _SCORED, _COUNT, _WORST, _HOPS = range(8)
-_BIAS, _RATIO, _LENGTH, _OFFSET = range(8, 12)
-_FIELDS = 12
+_BIAS, _RATIO, _LENGTH, _OFFSET, _FUZZ = range(8, 13)
+_FIELDS = 13
 """What is known of the query in a lane. ``_QUERY`` is -1 where there is none."""
 
 
@@ -83,20 +84,19 @@ def _terms(lane: AnyArray) -> tuple[Any, Any, Any]:
 @inlined
 def _score(codes: Any, ids: AnyArray, count: int, query: AnyArray, lane: AnyArray, out: AnyArray) -> None:
     """Integer distances, by nibbles where there are any."""
-    table, norms, nibbles = codes
+    table, norms, nibbles, step = codes
     if nibbles.shape[0]:
-        score_nibbles(nibbles, norms, ids, count, query, _terms(lane), out)
+        score_nibbles(nibbles, step, norms, ids, count, query, _terms(lane), out)
     else:
         score(table, norms, ids, count, query[: table.shape[1]], _terms(lane), out)
 
 
 @inlined
-def _over(codes: Any, k: int, slack: Any, lane: AnyArray, pool: AnyArray) -> bool:
+def _over(k: int, slack: Any, lane: AnyArray, pool: AnyArray) -> bool:
     """Whether the walk has ended; sets the distance beyond which nothing is of use."""
     if lane[_CURSOR] >= lane[_SIZE]:
         return True
-    blur = lane[_LENGTH] << NIBBLE_BLUR_BITS if codes[2].shape[0] else lane[_LENGTH]
-    worst = bound(pool, lane[_SIZE], k, slack, lane[_OFFSET], blur)
+    worst = bound(pool, lane[_SIZE], k, slack, lane[_OFFSET], lane[_FUZZ])
     lane[_WORST] = worst
     return bool((pool[lane[_CURSOR]] >> 32) > worst)
 
@@ -141,7 +141,7 @@ def _sift(
     pool: AnyArray, ids: AnyArray, out: AnyArray,
 ) -> None:  # fmt: skip
     """Give up the neighbours whose sketch is too far and ask for the codes of the rest."""
-    table, norms, nibbles = codes
+    table, norms, nibbles, _ = codes
     count = lane[_COUNT]
     if lane[_WORST] < FAR and sketches.shape[0]:
         narrow = query[: table.shape[1]]
@@ -186,6 +186,8 @@ def answer_graph(
     queries: AnyArray,
     step: np.float32,
     reach: float,
+    nibble_step: int,
+    blur: int,
     metric: int,
     ef: int,
     slack: int,
@@ -195,8 +197,8 @@ def answer_graph(
 ) -> tuple[int, int, int]:
     """Write the rows nearest to each of ``queries`` (nq, dim) into ``slots`` and ``distances`` (nq, k).
 
-    At most ``count`` rows are ranked by their vectors. ``reach`` is negative but for dot. Returns the least number of
-    rows found for a query, distances computed and hops.
+    At most ``count`` rows are ranked by their vectors. ``blur`` is that of ``Nibbles``, ``reach`` is negative but for
+    dot. Returns the least number of rows found for a query, distances computed and hops.
     """
     table, sketches, nibbles = _bytes(frame, 0), _bytes(frame, 2), _bytes(frame, 3)
     norms = _integers(frame, 1)[0]
@@ -204,7 +206,7 @@ def answer_graph(
     links, upper_rows, upper_links = _integers(frame, 4), _integers(frame, 5)[0], _integers(frame, 8)
     upper_table, upper_norms, level_starts = _bytes(frame, 6), _integers(frame, 7)[0], _longs(frame, 9)[0]
     vectors, centre = _floats(frame, 10), _floats(frame, 11)[0]
-    codes = (table, norms, nibbles)
+    codes = (table, norms, nibbles, nibble_step)
 
     nq, k = slots.shape
     lanes = min(LANES, nq)
@@ -230,12 +232,12 @@ def answer_graph(
             while True:
                 number = lane[_QUERY]
                 if number >= 0:
-                    if not _over(codes, k, slack, lane, pool):
+                    if not _over(k, slack, lane, pool):
                         break
                     _clear(lane, met, seen)
                     scored += lane[_SCORED]
                     hops += lane[_HOPS]
-                    found = min(count, lane[_SIZE])
+                    found = count_near(pool, lane[_SIZE], k, lane[_FUZZ], count)
                     for place in range(count):
                         candidates[number, place] = (pool[place] & 0xFFFFFFFF) >> 1 if place < found else -1
                     fewest = min(fewest, found)
@@ -247,6 +249,7 @@ def answer_graph(
                 ratio, offset = quantise_one(queries[begun], centre, step, metric == 0, reach, query[: table.shape[1]])
                 lane[_BIAS], lane[_LENGTH] = bias_of(query), length_of(query)
                 lane[_RATIO], lane[_OFFSET] = ratio, offset
+                lane[_FUZZ] = fuzz_of(blur, lane[_LENGTH])
                 begun += 1
                 narrow = query[: table.shape[1]]
                 place, more = descend(
