@@ -6,10 +6,13 @@ of 100 columns.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 MEMTABLE = "memtable"
+TEXT_WIDTH = 80
+"""Columns of what is not the table."""
 SHOWN_S_MIN = 5e-6
 """A stage that was shorter is not named in the table, where it would be 0.00 ms."""
 
@@ -165,16 +168,20 @@ class Explanation:
         asked = f"recall {self.recall:g}" if self.ef is None else f"ef {self.ef}"
         hits = f"{self.hits_found:,} hit{'' if self.hits_found == 1 else 's'} by {self.strategy}"
         expected = "" if self.recall_estimate >= 1.0 else f", recall about {self.recall_estimate:.3g}"
-        told = [f"k = {self.k:,}, {asked}: {hits}{expected}, {'complete' if self.complete else 'INCOMPLETE'}"]
+        told = _wrapped(f"k = {self.k:,}, {asked}: {hits}{expected}, {'complete' if self.complete else 'INCOMPLETE'}")
         told += ["", *_table(self)] if self.parts else []
         stages = [
             ("plan", self.plan_s), ("filter", self.filter_s), ("open files", self.open_s), ("search", self.search_s),
             ("merge", self.merge_s), ("ids and payloads", self.fetch_s),
         ]  # fmt: skip
         shown = ", ".join(f"{name} {milliseconds(seconds)}" for name, seconds in stages if seconds >= SHOWN_S_MIN)
-        told += ["", f"{milliseconds(self.total_s)} ms" + (f": {shown}" if shown else "")]
-        told += ["", *(f"- {sentence}" for sentence in self.advice)] if self.advice else []
+        told += ["", *_wrapped(f"{milliseconds(self.total_s)} ms" + (f": {shown}" if shown else ""))]
+        told += ["", *(line for each in self.advice for line in _wrapped(f"- {each}"))] if self.advice else []
         return "\n".join(told)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def share(count: int, of: int) -> float:
@@ -184,7 +191,9 @@ def share(count: int, of: int) -> float:
 
 def percent(part: float) -> str:
     """A share for people."""
-    return "<0.01 %" if 0 < part < 1e-4 else f"{100 * part:.3g} %"
+    if 0 < part < 1e-4:
+        return "<0.01 %"
+    return f"{100 * part:.3g} %" if part >= 0.1 else f"{100 * part:.2g} %"
 
 
 def milliseconds(seconds: float) -> str:
@@ -217,23 +226,23 @@ class _Column:
 def _table(told: Explanation) -> Iterator[str]:
     """A line for the titles, one a part, and one for all of them; columns in which nothing is told are left out."""
     parts = told.parts
-    estimated = any(percent(part.selectivity_estimate) != percent(part.selectivity) for part in parts)
+    estimated = any(_percent(part.selectivity_estimate) != _percent(part.selectivity) for part in parts)
     columns = [
         _Column("segment", lambda part: MEMTABLE if part.segment_id is None else str(part.segment_id), "all"),
-        _Column("rows", lambda part: f"{part.rows:,}", f"{told.rows:,}"),
-        _Column("allowed", lambda part: f"{part.allowed_rows:,}", f"{told.allowed_rows:,}"),
-        _Column("share", lambda part: percent(part.selectivity), percent(told.selectivity)),
-        _Column("planned", lambda part: percent(part.selectivity_estimate) if estimated else ""),
+        _Column("rows", lambda part: _count(part.rows), _count(told.rows)),
+        _Column("allowed", lambda part: _count(part.allowed_rows), _count(told.allowed_rows)),
+        _Column("share", lambda part: _percent(part.selectivity), _percent(told.selectivity)),
+        _Column("est.", lambda part: _percent(part.selectivity_estimate) if estimated else ""),
         _Column("strategy", lambda part: part.strategy + "+scan" * part.fell_back),
-        _Column("ef", lambda part: _count(part.ef)),
+        _Column("ef", lambda part: _some(part.ef)),
         _Column(
             "recall",
             lambda part: f"{part.recall_estimate:.3g}" if part.allowed_rows else "",
             f"{told.recall_estimate:.3g}",
         ),
-        _Column("compared", lambda part: _count(part.distance_computations), f"{told.distance_computations:,}"),
-        _Column("hops", lambda part: _count(part.hops), f"{told.hops:,}"),
-        _Column("rerank", lambda part: _count(part.reranked), f"{told.reranked:,}"),
+        _Column("compared", lambda part: _some(part.distance_computations), _count(told.distance_computations)),
+        _Column("hops", lambda part: _some(part.hops), _count(told.hops)),
+        _Column("rerank", lambda part: _some(part.reranked), _count(told.reranked)),
         _Column("ms", lambda part: milliseconds(part.total_s), milliseconds(sum(part.total_s for part in parts))),
     ]
     columns = [column for column in columns if column.is_telling(parts)]
@@ -250,5 +259,14 @@ def _table(told: Explanation) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
+def _percent(part: float) -> str:
+    return percent(part).replace(" ", "")
+
+
 def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
+    """A number of at most seven characters below ten billions."""
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:.4g}M"
+
+
+def _some(number: int) -> str:
+    return _count(number) if number else ""

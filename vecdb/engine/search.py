@@ -42,7 +42,7 @@ class Search:
     queries
         (nq, dim) float32 as the field's vectors are stored.
     parts
-        The parts of the view that have live rows; ``planned`` numbers these.
+        The parts of the view that have allowed rows; ``planned`` numbers these.
     planned
         How they are searched, on the structures that they had then.
     """
@@ -123,10 +123,11 @@ def _plan(
     parts: list[PartView] = []
     searches: list[PartSearch] = []
     for part in view.parts if request.queries.shape[0] else ():
-        if part.rows == 0 or part.live.count() == 0:
+        if part.rows == 0:
             continue
         allowed = allowed_of(state, part, where)
-        if where is not None and allowed.count() == 0:
+        count = allowed.count()
+        if count == 0:
             # Nothing else of it is opened, so that what is damaged fails only who needs it.
             continue
         field: SearchablePart | None
@@ -137,7 +138,7 @@ def _plan(
         if field is None:
             return None
         parts.append(part)
-        searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
+        searches.append(PartSearch(field, None if count == part.rows else allowed))
     planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
     return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
 

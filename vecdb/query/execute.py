@@ -163,7 +163,9 @@ def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kern
     kernels
         What merges the rankings of the parts.
     """
-    answers = [search_part(each, queries, k) for each in planned]
+    answers: list[tuple[IndexAnswer, int]] = []
+    for each in planned:
+        answers.append(search_part(each, queries, k))  # noqa: PERF401 - a comprehension is a call
     return merge_answers(planned, answers, queries.shape[0], k, kernels)
 
 
@@ -171,20 +173,24 @@ def merge_answers(
     planned: Sequence[PlannedPart], answers: Sequence[tuple[IndexAnswer, int]], nq: int, k: int, kernels: Kernels
 ) -> Ranked:
     """The k nearest rows of what ``search_part`` found in each part."""
-    used: dict[str, None] = {}
+    found: list[TopK] = []
+    used: set[str] = set()
     fallbacks = 0
-    for each, (_, short) in zip(planned, answers, strict=True):
-        used[each.plan.strategy.value] = None
+    for each, (answer, short) in zip(planned, answers, strict=True):
+        found.append(answer.topk)
+        used.add(each.plan.strategy.value)
         if short:
-            used[Strategy.SCAN.value] = None
+            used.add(Strategy.SCAN.value)
             fallbacks += short
-    parts, rows, distances = _merged(planned, [answer.topk for answer, _ in answers], nq, k, kernels)
+    parts, rows, distances = _merged(planned, found, nq, k, kernels)
     strategy = "+".join(sorted(used)) or Strategy.NOTHING.value
     return Ranked(parts, rows, distances, strategy, recall_expected(planned), fallbacks)
 
 
 def recall_expected(planned: Sequence[PlannedPart]) -> float:
     """Mean recall expected over all parts, each by its number of allowed rows; 1.0 where there is nothing to find."""
+    if len(planned) == 1:
+        return planned[0].plan.recall_estimate
     weight = 0
     weighted = 0.0
     for each in planned:
