@@ -21,7 +21,6 @@ RECALL_HIGH = 0.99
 RECALL_GAIN_MIN = 0.005
 """A larger ef that gains less is not worth a sentence."""
 EF_GROWTH = 1.5
-EF_SAVING_MIN = 1.5
 SEGMENTS_MANY = 8
 
 
@@ -75,6 +74,8 @@ def _on_ef(told: Explanation, ef: int, replan: Replan) -> Iterator[str]:
     if gained - told.recall_estimate >= RECALL_GAIN_MIN:
         yield f"ef {ef:,} -> {larger:,} gives a recall of about {gained:.3g}"
     elif told.ef is not None and told.recall_estimate > RECALL_HIGH:
-        enough = max((each.plan.ef for each in replan(RECALL_HIGH, None)), default=0)
-        if 0 < enough * EF_SAVING_MIN <= ef:
+        enough = smaller = ef
+        while smaller > told.k and recall_expected(replan(RECALL_HIGH, smaller)) >= RECALL_HIGH:
+            enough, smaller = smaller, round(smaller / EF_GROWTH)
+        if enough < ef:
             yield f"ef {ef:,} -> {enough:,} still gives a recall of about {RECALL_HIGH}"
