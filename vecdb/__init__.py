@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vecdb.engine.restore import restore as restore
     from vecdb.engine.restore import verify_backup as verify_backup
     from vecdb.errors import VecdbError as VecdbError
+    from vecdb.explanation import Explanation as Explanation
     from vecdb.filter import Field as Field
     from vecdb.filter import Filter as Filter
     from vecdb.results import BackupReport as BackupReport
@@ -46,6 +47,7 @@ _HOMES = {
     "CollectionStats": "vecdb.results",
     "Database": "vecdb.api",
     "EngineOptions": "vecdb.engine.options",
+    "Explanation": "vecdb.explanation",
     "Field": "vecdb.filter",
     "Filter": "vecdb.filter",
     "Hit": "vecdb.results",

@@ -26,6 +26,7 @@ from vecdb.arguments import (
     search_request,
     upsert_request,
 )
+from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
 from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
@@ -178,6 +179,32 @@ class Collection(ABC):
             )
         )  # fmt: skip
 
+    def explain(
+        self,
+        query: ArrayLike,
+        k: int = 10,
+        *,
+        field: str | None = None,
+        where: WhereArgument = None,
+        params: Mapping[str, Any] | None = None,
+        recall: RecallArgument = None,
+        ef: int | None = None,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        read_after_seq: int = 0,
+        at: str | None = None,
+    ) -> Explanation:
+        """Run ``search`` with these arguments once, and tell how: strategy, cost and time of each part, and advice.
+
+        ``print`` shows it as a table. It refuses what ``search`` refuses.
+        """
+        return self.run_explain(
+            search_request(
+                query, k, batch=False, field=field, where=where, params=params, recall=recall, ef=ef,
+                with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
+            )
+        )  # fmt: skip
+
     def count(
         self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None, at: str | None = None
     ) -> int:
@@ -230,6 +257,10 @@ class Collection(ABC):
     @abstractmethod
     def run_search(self, request: SearchRequest) -> list[Hits]:
         """One ranking a query."""
+
+    @abstractmethod
+    def run_explain(self, request: SearchRequest) -> Explanation:
+        """What the search of one query did."""
 
     @abstractmethod
     def run_get(self, request: GetRequest) -> list[Point]:

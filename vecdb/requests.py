@@ -246,6 +246,12 @@ def check_search(request: SearchRequest) -> None:
         )
 
 
+def check_explain(request: SearchRequest) -> None:
+    """Check what must hold of a search that is to be explained, whoever made it: as ``check_search``, and one query."""
+    check_search(request)
+    _in_range(request.queries.shape[0], "query_count", 1, 1)
+
+
 def check_scroll(request: ScrollRequest) -> None:
     """Check what must hold of a scroll request whoever made it."""
     _in_range(request.limit, "limit", 1, SCROLL_LIMIT_MAX)

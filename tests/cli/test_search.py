@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.cli.conftest import ROWS
 from vecdb.cli.search import parameter, point_id, read_vector, recall_of
 from vecdb.errors import InvalidArgument, NotFound
 
@@ -54,6 +55,20 @@ def test_readable_output_shows_id_score_and_payload(vecdb_command, database, vec
     assert "\x1b" not in outcome.out
 
 
+def test_explain_tells_how_instead_of_what(vecdb_command, database, vectors):
+    words = ("search", database, "docs", "--explain", "--id", "7", "-k", 4, "--where", "parity = 'odd'")
+    text = vecdb_command(*words)
+    assert text.status == 0
+    # One more than asked for: the point itself.
+    assert text.out.startswith("k = 5, recall 0.95: 5 hits by exact, complete\n")
+    assert "the filter allows 50 % of the rows" in text.out
+    assert max(map(len, text.out.splitlines())) <= 80
+    found = vecdb_command(*words, "--json").json
+    assert (found["collection"], found["hits_found"], found["strategy"]) == ("docs", 5, "exact")
+    assert [part["allowed_rows"] for part in found["parts"]] == [ROWS // 2]
+    assert found["total_s"] > 0
+
+
 @pytest.mark.parametrize("name", ["v.json", "v.npy", "row.npy"])
 def test_vectors_from_files(vecdb_command, database, vectors, tmp_path, name):
     path = tmp_path / name
@@ -79,6 +94,7 @@ def test_vectors_from_files(vecdb_command, database, vectors, tmp_path, name):
         (["docs", "--vector", "[1,2,3,4,5,6,7,8]", "--field", "x"], 2, "'x'"),
         (["nothing", "--vector", "[1]"], 1, "'nothing'"),
         (["docs", "--id", "1000"], 1, "no point 1000"),
+        (["docs", "--explain", "--vector", "[1, 2]"], 2, "8 dimensions, got 2"),
         (["docs", "--text", "words"], 2, "--embed"),
         (["docs", "extra", "--id", "1"], 2, "one collection"),
     ],

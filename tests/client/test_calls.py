@@ -38,6 +38,7 @@ def test_every_request_names_the_collection_by_name_and_id():
     for call in (
         calls.write(DOCS, DeleteRequest((1,))),
         calls.search(DOCS, SearchRequest(np.ones((1, 4), np.float32), 1)),
+        calls.explain(DOCS, SearchRequest(np.ones((1, 4), np.float32), 1)),
         calls.count(DOCS, CountRequest()),
         calls.stats(DOCS),
         calls.flush(DOCS),

@@ -26,6 +26,7 @@ from vecdb.errors import (
     NotFound,
     Unimplemented,
 )
+from vecdb.explanation import Explanation, PartExplanation
 from vecdb.filter import Filter, parse_filter
 from vecdb.payload import decode_payload
 from vecdb.requests import (
@@ -40,6 +41,7 @@ from vecdb.requests import (
     WriteRequest,
     check_against_schema,
     check_batch,
+    check_explain,
     check_scroll,
     check_search,
     check_vectors,
@@ -200,6 +202,28 @@ class MemoryCollection(Collection):
             allowed = self.matching(bound(request.where), request.at)
             found = {each: points[each] for each in allowed if declared.name in points[each].vectors}
             return [ranked(query, found, declared.name, declared.metric, request) for query in request.queries]
+
+    def run_explain(self, request: SearchRequest) -> Explanation:
+        check_explain(request)
+        [hits] = self.run_search(request)
+        declared = self.schema.vector(request.field)
+        points = self.points_at(request.at)
+        rows = sum(declared.name in stored.vectors for stored in points.values())
+        allowed = sum(declared.name in points[each].vectors for each in self.matching(bound(request.where), request.at))
+        share = allowed / rows if rows else 0.0
+        rows = rows if allowed else len(points)
+        part = PartExplanation(None, rows, allowed, share, share, hits.strategy, distance_computations=allowed)
+        return Explanation(
+            request.k,
+            request.recall if request.ef is None else None,
+            request.ef,
+            (part,) if points else (),
+            hits.strategy,
+            hits.recall_estimate,
+            len(hits),
+            hits.complete,
+            hits.unindexed_rows,
+        )
 
     def run_get(self, request: GetRequest) -> list[Point]:
         self.check()

@@ -238,6 +238,14 @@ def check_same(database: Any, oracle: Any, call: Callable[[Any], Any], collectio
     return found
 
 
+class Explained:
+    """A collection of which every search of one query is explained."""
+
+    def __init__(self, docs: Any) -> None:
+        self.search = docs.explain
+        self.search_batch = docs.search_batch
+
+
 @pytest.mark.parametrize("name", UPSERTS)
 def test_upsert(database, oracle, name):
     check_same(database, oracle, UPSERTS[name])
@@ -245,7 +253,8 @@ def test_upsert(database, oracle, name):
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_search(database, oracle, name):
-    check_same(database, oracle, SEARCHES[name])
+    found = check_same(database, oracle, SEARCHES[name])
+    assert error_of(SEARCHES[name], Explained(database.collection("docs"))) == found
 
 
 @pytest.mark.parametrize("name", OTHERS)

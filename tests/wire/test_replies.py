@@ -1,10 +1,14 @@
 """Replies on the wire: pieces of bounded size that add up, read only as far as they are looked at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from vecdb.explanation import Explanation, PartExplanation
 from vecdb.results import CollectionStats, Hits, Point, WriteResult
 from vecdb.v1 import vecdb_pb2
+from vecdb.wire.explanations import decode_explanation, encode_explanation
 from vecdb.wire.replies import (
     PIECE_BYTES,
     decode_hits,
@@ -121,3 +125,13 @@ def test_small_results_come_back():
 
 def test_every_number_of_the_stats_has_a_field():
     assert {each.name for each in vecdb_pb2.StatsReply.DESCRIPTOR.fields} == set(CollectionStats.__slots__)
+
+
+def test_an_explanation_comes_back():
+    walk = PartExplanation(0, 100, 40, 0.5, 0.4, "graph", 64, 0.95, 123, 45, 30, True, 0.1, 0.2, 0.3)
+    memtable = PartExplanation(None, 7, 7, 1.0, 1.0, "exact", distance_computations=7)
+    told = Explanation(
+        10, 0.95, None, (walk, memtable), "exact+graph", 0.96, 9, True, 7, 0.4, 0.5, 0.6, ("ef 64 -> 96", "wait")
+    )
+    for each in (told, replace(told, recall=None, ef=64, parts=(), advice=(), complete=False)):
+        assert decode_explanation(over_the_wire(encode_explanation(each))) == each

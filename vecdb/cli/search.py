@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vecdb.api import Collection
     from vecdb.arguments import RecallArgument
     from vecdb.cli.terminal import Terminal
+    from vecdb.explanation import Explanation
     from vecdb.results import Hit, Hits
     from vecdb.types import PointId
 
@@ -57,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--field", metavar="NAME", help="vector field, where there are several")
     parser.add_argument("--recall", metavar="R", help="mean recall to aim at, as in 0.99, or 'exact' (default: 0.95)")
+    parser.add_argument(
+        "--explain", action="store_true", help="instead of the hits: how the search was done, part by part, and advice"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     add_connect_arguments(parser)
 
@@ -77,12 +82,16 @@ def run(namespace: argparse.Namespace) -> int:
         collection = database.collection(words[0])
         own_id = None if namespace.id is None else point_id(namespace.id)
         vector = given if own_id is None else vector_of_point(collection, own_id, namespace.field)
-        start = time.perf_counter()
         # A point is its own nearest neighbour, which nobody wants to be told.
-        hits = collection.search(
-            vector, k=namespace.k + (own_id is not None), field=namespace.field, where=namespace.where,
-            params=params or None, recall=recall,
-        )  # fmt: skip
+        arguments: dict[str, Any] = {
+            "k": namespace.k + (own_id is not None), "field": namespace.field, "where": namespace.where,
+            "params": params or None, "recall": recall,
+        }  # fmt: skip
+        if namespace.explain:
+            _show_explanation(collection.name, collection.explain(vector, **arguments), as_json=namespace.json)
+            return 0
+        start = time.perf_counter()
+        hits = collection.search(vector, **arguments)
         seconds = time.perf_counter() - start
         shown = [hit for hit in hits if hit.id != own_id or type(hit.id) is not type(own_id)][: namespace.k]
         if namespace.json:
@@ -194,6 +203,14 @@ def _as_object(name: str, hits: Hits, shown: list[Hit], seconds: float) -> dict[
         "unindexed_rows": hits.unindexed_rows,
         "seconds": round(seconds, 6),
     }
+
+
+def _show_explanation(name: str, told: Explanation, *, as_json: bool) -> None:
+    if not as_json:
+        print(told)
+        return
+    found = {"collection": name, **dataclasses.asdict(told), "total_s": told.total_s}
+    print(json.dumps(found, ensure_ascii=False))
 
 
 def _show(name: str, hits: Hits, shown: list[Hit]) -> None:

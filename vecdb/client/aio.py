@@ -40,6 +40,7 @@ from vecdb.client.connection import (
     credentials,
 )
 from vecdb.client.sessions import SessionLost
+from vecdb.explanation import Explanation
 from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
@@ -320,6 +321,28 @@ class AsyncCollection:
             with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
         )  # fmt: skip
         return await self._run(calls.search(self._described, request))
+
+    async def explain(
+        self,
+        query: ArrayLike,
+        k: int = 10,
+        *,
+        field: str | None = None,
+        where: WhereArgument = None,
+        params: Mapping[str, Any] | None = None,
+        recall: RecallArgument = None,
+        ef: int | None = None,
+        with_payloads: bool = True,
+        with_vectors: bool = False,
+        read_after_seq: int = 0,
+        at: str | None = None,
+    ) -> Explanation:
+        """Run ``search`` with these arguments once, and tell how; see ``Collection.explain``."""
+        request = search_request(
+            query, k, batch=False, field=field, where=where, params=params, recall=recall, ef=ef,
+            with_payloads=with_payloads, with_vectors=with_vectors, read_after_seq=read_after_seq, at=at,
+        )  # fmt: skip
+        return await self._run(calls.explain(self._described, request))
 
     async def count(
         self, where: WhereArgument = None, *, params: Mapping[str, Any] | None = None, at: str | None = None

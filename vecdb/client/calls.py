@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from vecdb.arguments import as_timeout_s
 from vecdb.errors import Unavailable
+from vecdb.explanation import Explanation
 from vecdb.requests import (
     CountRequest,
     GetRequest,
@@ -27,6 +28,7 @@ from vecdb.requests import (
 from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import NAME_BYTES_MAX, CollectionSchema, check_name
 from vecdb.v1 import vecdb_pb2
+from vecdb.wire.explanations import decode_explanation
 from vecdb.wire.replies import (
     decode_compaction,
     decode_hits,
@@ -145,8 +147,7 @@ def write(of: Described, request: WriteRequest) -> Call[WriteResult]:
 
 def search(of: Described, request: SearchRequest) -> Call[list[Hits]]:
     """Search; in a stream of messages where one might not hold the reply."""
-    if not (request.field is None or _is_sendable(request.field)):
-        of.schema.vector(request.field)
+    _check_field(of, request)
     with_payloads, with_vectors = bool(request.with_payloads), bool(request.with_vectors)
 
     def read(reply: vecdb_pb2.SearchReply) -> list[Hits]:
@@ -161,6 +162,12 @@ def search(of: Described, request: SearchRequest) -> Call[list[Hits]]:
         short = size_bytes <= SHORT_BYTES_MAX and not with_vectors
         return Call("Search", message, read, short_search=message if short else None)
     return Call("SearchStream", message, lambda replies: [hits for reply in replies for hits in read(reply)])
+
+
+def explain(of: Described, request: SearchRequest) -> Call[Explanation]:
+    """Search, and tell how."""
+    _check_field(of, request)
+    return Call("Explain", encode_search(of.target, request), decode_explanation)
 
 
 def get(of: Described, request: GetRequest) -> Call[list[Point]]:
@@ -281,6 +288,12 @@ def _points_reader(request: GetRequest | ScrollRequest) -> Callable[[list[vecdb_
         ]
 
     return read
+
+
+def _check_field(of: Described, request: SearchRequest) -> None:
+    """Refuse a field that no message can name, which is no field of the schema: the same error as in the engine."""
+    if not (request.field is None or _is_sendable(request.field)):
+        of.schema.vector(request.field)
 
 
 def _is_sendable(name: object) -> bool:

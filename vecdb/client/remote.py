@@ -24,6 +24,7 @@ from vecdb.client.connection import (
     credentials,
 )
 from vecdb.client.sessions import SessionLost, Sessions
+from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
 from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
@@ -196,6 +197,10 @@ class RemoteCollection(Collection):
     def run_search(self, request: SearchRequest) -> list[Hits]:
         """One ranking a query."""
         return self._database.run(calls.search(self._described, request))
+
+    def run_explain(self, request: SearchRequest) -> Explanation:
+        """What the search of one query did."""
+        return self._database.run(calls.explain(self._described, request))
 
     def run_get(self, request: GetRequest) -> list[Point]:
         """The points that exist."""

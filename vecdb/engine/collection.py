@@ -9,6 +9,7 @@ from vecdb.api import Collection
 from vecdb.arguments import as_timeout_s
 from vecdb.engine.store import OpenCollection
 from vecdb.engine.uninterrupted import in_order, uninterrupted
+from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
 from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
 from vecdb.schema import CollectionSchema
@@ -46,6 +47,10 @@ class EmbeddedCollection(Collection):
     def run_search(self, request: SearchRequest) -> list[Hits]:
         """One ranking a query."""
         return self._lease().use(lambda opened: opened.search(request))
+
+    def run_explain(self, request: SearchRequest) -> Explanation:
+        """What a search did."""
+        return self._lease().use(lambda opened: opened.explain(request))
 
     def run_get(self, request: GetRequest) -> list[Point]:
         """The points that exist."""

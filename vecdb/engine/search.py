@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from vecdb.bitmap import Bitmap
 from vecdb.engine.matching import allowed_rows, bind
 from vecdb.engine.read import vectors_of
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
+from vecdb.filter import Filter
 from vecdb.query.execute import (
     PartSearch,
     PlannedPart,
@@ -39,7 +42,7 @@ class Search:
     queries
         (nq, dim) float32 as the field's vectors are stored.
     parts
-        The parts of the view that have live rows; ``planned`` numbers these.
+        The parts of the view that have allowed rows; ``planned`` numbers these.
     planned
         How they are searched, on the structures that they had then.
     """
@@ -50,8 +53,31 @@ class Search:
     planned: Sequence[PlannedPart]
 
 
-def plan_search(state: CollectionState, view: View, request: SearchRequest) -> Search:
+AllowedOf: TypeAlias = Callable[[CollectionState, PartView, Filter | None], Bitmap]
+"""The rows of a part that are live and match."""
+
+FieldOf: TypeAlias = Callable[[SegmentView, str], SearchablePart | None]
+"""The vectors of a field in a segment, where they are to be had."""
+
+
+def opened_field(segment: SegmentView, name: str) -> SearchablePart:
+    """A field of a segment, whose files are opened if they were not."""
+    return segment.reader.field(name)
+
+
+def plan_search(
+    state: CollectionState,
+    view: View,
+    request: SearchRequest,
+    allowed_of: AllowedOf = allowed_rows,
+    field_of: FieldOf = opened_field,
+) -> Search:
     """Check a search and plan it; evaluates its filter.
+
+    Parameters
+    ----------
+    allowed_of, field_of
+        What evaluates the filter over a part and opens a field; for who wants to know how long that takes.
 
     Raises
     ------
@@ -60,7 +86,7 @@ def plan_search(state: CollectionState, view: View, request: SearchRequest) -> S
     Corruption
         A file that the search needs is damaged.
     """
-    search = _plan(state, view, request, lambda segment, field: segment.reader.field(field))
+    search = _plan(state, view, request, allowed_of, field_of)
     assert search is not None
     return search
 
@@ -73,7 +99,7 @@ def plan_at_once(state: CollectionState, view: View, request: SearchRequest) -> 
     """
     if request.where is not None or request.with_vectors:
         return None
-    search = _plan(state, view, request, lambda segment, field: segment.reader.open_field(field))
+    search = _plan(state, view, request, allowed_rows, lambda segment, field: segment.reader.open_field(field))
     if search is None:
         return None
     for each in search.planned:
@@ -87,7 +113,8 @@ def _plan(
     state: CollectionState,
     view: View,
     request: SearchRequest,
-    field_of: Callable[[SegmentView, str], SearchablePart | None],
+    allowed_of: AllowedOf,
+    field_of: FieldOf,
 ) -> Search | None:
     """The search, on the fields that ``field_of`` gives; ``None`` where it gives none."""
     declared = state.manifest.schema.vector(request.field)
@@ -96,10 +123,11 @@ def _plan(
     parts: list[PartView] = []
     searches: list[PartSearch] = []
     for part in view.parts if request.queries.shape[0] else ():
-        if part.rows == 0 or part.live.count() == 0:
+        if part.rows == 0:
             continue
-        allowed = allowed_rows(state, part, where)
-        if where is not None and allowed.count() == 0:
+        allowed = allowed_of(state, part, where)
+        count = allowed.count()
+        if count == 0:
             # Nothing else of it is opened, so that what is damaged fails only who needs it.
             continue
         field: SearchablePart | None
@@ -110,7 +138,7 @@ def _plan(
         if field is None:
             return None
         parts.append(part)
-        searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
+        searches.append(PartSearch(field, None if count == part.rows else allowed))
     planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
     return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
 
@@ -125,8 +153,21 @@ def run_search(state: CollectionState, search: Search, request: SearchRequest, u
     """
     if search.queries.shape[0] == 0:
         return []
-    parts = search.parts
     ranked = search_parts(search.planned, search.queries, request.k, state.kernels)
+    return read_hits(state, search, ranked, request, unindexed_rows)
+
+
+def read_hits(
+    state: CollectionState, search: Search, ranked: Ranked, request: SearchRequest, unindexed_rows: int
+) -> list[Hits]:
+    """One ranking a query, with the ids of what was found.
+
+    Raises
+    ------
+    Corruption
+        A file that the hits need is damaged.
+    """
+    parts = search.parts
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
     payloads: dict[int, Callable[[int], bytes]] = {}

@@ -13,6 +13,7 @@ from dataclasses import replace
 from vecdb.engine.backup import FrozenCollection
 from vecdb.engine.compaction import Compactor
 from vecdb.engine.decide import prepare_write
+from vecdb.engine.explain import explain_search
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
@@ -27,6 +28,7 @@ from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
 from vecdb.engine.writer import Writer
 from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted
+from vecdb.explanation import Explanation
 from vecdb.requests import (
     CountRequest,
     GetRequest,
@@ -36,6 +38,7 @@ from vecdb.requests import (
     WriteRequest,
     check_against_schema,
     check_batch,
+    check_explain,
     check_scroll,
     check_search,
 )
@@ -142,6 +145,13 @@ class OpenCollection:
         self._verifier.schedule()
         search = plan_search(self._state, self._view_after(request.read_after_seq, request.at), request)
         return run_search(self._state, search, request, self._indexer.unindexed_rows())
+
+    def explain(self, request: SearchRequest) -> Explanation:
+        """Run a search and tell what it did."""
+        check_explain(request)
+        self._verifier.schedule()
+        view = self._view_after(request.read_after_seq, request.at)
+        return explain_search(self._state, view, request, self._indexer.unindexed_rows())
 
     def search_at_once(self, request: SearchRequest) -> list[Hits] | None:
         """The same where nothing has to be waited for, opened or verified; otherwise ``None``, at once."""

@@ -54,7 +54,7 @@ class FlatIndex:
             ensure(np.arange(self.rows) if allowed is None else allowed.rows())
         words = None if allowed is None else allowed.words
         topk = self._kernels.scan_topk(self._vectors, queries, self._metric, k, words)
-        return IndexAnswer(topk, min(k, count), count * queries.shape[0], 0)
+        return IndexAnswer(topk, min(k, count), count * queries.shape[0], 0, 0)
 
     def check(self) -> list[str]:
         """Nothing can be wrong: there is no structure."""
@@ -108,7 +108,7 @@ class CodedFlatIndex:
         )
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
-        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, 0)
+        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, 0, found.fewest)
 
     def check(self) -> list[str]:
         """Nothing can be wrong: there is no structure."""

@@ -31,12 +31,16 @@ class IndexAnswer:
         Rows scored for the whole batch, by code or by float32 vector, the final rerank not counted.
     hops
         Graph nodes expanded for the whole batch; 0 where there is no graph.
+    reranked
+        The least number of rows of one query that were found by code and ranked again by float32 vector; 0 where no
+        codes were used.
     """
 
     topk: TopK
     fewest: int
     distance_computations: int
     hops: int
+    reranked: int
 
 
 class VectorIndex(Protocol):

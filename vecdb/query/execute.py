@@ -163,33 +163,44 @@ def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kern
     kernels
         What merges the rankings of the parts.
     """
-    answers: list[TopK] = []
-    used: dict[str, None] = {}
-    weighted_recall = 0.0
-    weight = 0
-    fallbacks = 0
+    answers: list[tuple[IndexAnswer, int]] = []
     for each in planned:
-        answer, short = _search_part(each, queries, k)
-        used[each.plan.strategy.value] = None
+        answers.append(search_part(each, queries, k))  # noqa: PERF401 - a comprehension is a call
+    return merge_answers(planned, answers, queries.shape[0], k, kernels)
+
+
+def merge_answers(
+    planned: Sequence[PlannedPart], answers: Sequence[tuple[IndexAnswer, int]], nq: int, k: int, kernels: Kernels
+) -> Ranked:
+    """The k nearest rows of what ``search_part`` found in each part."""
+    found: list[TopK] = []
+    used: set[str] = set()
+    fallbacks = 0
+    for each, (answer, short) in zip(planned, answers, strict=True):
+        found.append(answer.topk)
+        used.add(each.plan.strategy.value)
         if short:
-            used[Strategy.SCAN.value] = None
+            used.add(Strategy.SCAN.value)
             fallbacks += short
-        weighted_recall += each.plan.recall_estimate * each.count
+    parts, rows, distances = _merged(planned, found, nq, k, kernels)
+    strategy = "+".join(sorted(used)) or Strategy.NOTHING.value
+    return Ranked(parts, rows, distances, strategy, recall_expected(planned), fallbacks)
+
+
+def recall_expected(planned: Sequence[PlannedPart]) -> float:
+    """Mean recall expected over all parts, each by its number of allowed rows; 1.0 where there is nothing to find."""
+    if len(planned) == 1:
+        return planned[0].plan.recall_estimate
+    weight = 0
+    weighted = 0.0
+    for each in planned:
+        weighted += each.plan.recall_estimate * each.count
         weight += each.count
-        answers.append(answer.topk)
-    parts, rows, distances = _merged(planned, answers, queries.shape[0], k, kernels)
-    return Ranked(
-        parts,
-        rows,
-        distances,
-        "+".join(sorted(used)) or Strategy.NOTHING.value,
-        weighted_recall / weight if weight else 1.0,
-        fallbacks,
-    )
+    return weighted / weight if weight else 1.0
 
 
-def _search_part(planned: PlannedPart, queries: F32Array, k: int) -> tuple[IndexAnswer, int]:
-    """The answer of one part, and how many queries the graph left short."""
+def search_part(planned: PlannedPart, queries: F32Array, k: int) -> tuple[IndexAnswer, int]:
+    """The answer of one part, and how many queries the graph left short and a scan completed."""
     part, plan, allowed = planned.part, planned.plan, planned.allowed
     ensure = None if part.verified else part.ensure
     if plan.strategy is Strategy.EXACT:
@@ -206,7 +217,14 @@ def _search_part(planned: PlannedPart, queries: F32Array, k: int) -> tuple[Index
     completed = part.scan.search(queries[short], k, allowed=allowed, ensure=ensure)
     answer.topk.slots[short] = completed.topk.slots
     answer.topk.distances[short] = completed.topk.distances
-    return answer, short.shape[0]
+    both = IndexAnswer(
+        answer.topk,
+        wanted,
+        answer.distance_computations + completed.distance_computations,
+        answer.hops,
+        answer.reranked + completed.reranked,
+    )
+    return both, short.shape[0]
 
 
 def _merged(

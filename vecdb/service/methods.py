@@ -17,6 +17,7 @@ from vecdb.api import Collection, Database
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.v1 import vecdb_pb2
 from vecdb.version import __version__
+from vecdb.wire.explanations import encode_explanation
 from vecdb.wire.replies import (
     encode_compaction,
     encode_points,
@@ -109,6 +110,10 @@ def search(database: Database, request: vecdb_pb2.SearchRequest) -> vecdb_pb2.Se
 def _search_stream(database: Database, request: vecdb_pb2.SearchRequest) -> Iterator[vecdb_pb2.SearchReply]:
     rankings = named_collection(database, request).run_search(decode_search(request))
     return encode_rankings(rankings, with_payloads=request.with_payloads, with_vectors=request.with_vectors)
+
+
+def _explain(database: Database, request: vecdb_pb2.SearchRequest) -> Message:
+    return encode_explanation(named_collection(database, request).run_explain(decode_search(request)))
 
 
 def _get(database: Database, request: vecdb_pb2.GetRequest) -> Iterator[Message]:
@@ -211,6 +216,7 @@ METHODS: Mapping[str, Method] = {
     "SearchSession": Method(
         vecdb_pb2.SearchSessionRequest, search, Work.READ, streaming=True, session=True, bounded=False
     ),
+    "Explain": Method(vecdb_pb2.SearchRequest, _explain, Work.READ),
     "Get": Method(vecdb_pb2.GetRequest, _get, Work.READ, streaming=True),
     "Count": Method(vecdb_pb2.CountRequest, _count, Work.READ),
     "Scroll": Method(vecdb_pb2.ScrollRequest, _scroll, Work.READ, streaming=True),

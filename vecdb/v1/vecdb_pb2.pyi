@@ -215,6 +215,70 @@ class SessionError(_message.Message):
     details: bytes
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[bytes] = ...) -> None: ...
 
+class ExplainReply(_message.Message):
+    __slots__ = ("k", "recall", "ef", "parts", "strategy", "recall_estimate", "complete", "unindexed_rows", "hits_found", "plan_s", "merge_s", "fetch_s", "advice")
+    K_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    EF_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    UNINDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    HITS_FOUND_FIELD_NUMBER: _ClassVar[int]
+    PLAN_S_FIELD_NUMBER: _ClassVar[int]
+    MERGE_S_FIELD_NUMBER: _ClassVar[int]
+    FETCH_S_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    k: int
+    recall: float
+    ef: int
+    parts: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
+    strategy: str
+    recall_estimate: float
+    complete: bool
+    unindexed_rows: int
+    hits_found: int
+    plan_s: float
+    merge_s: float
+    fetch_s: float
+    advice: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, k: _Optional[int] = ..., recall: _Optional[float] = ..., ef: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., strategy: _Optional[str] = ..., recall_estimate: _Optional[float] = ..., complete: bool = ..., unindexed_rows: _Optional[int] = ..., hits_found: _Optional[int] = ..., plan_s: _Optional[float] = ..., merge_s: _Optional[float] = ..., fetch_s: _Optional[float] = ..., advice: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ExplainedPart(_message.Message):
+    __slots__ = ("segment_id", "rows", "allowed_rows", "selectivity_estimate", "selectivity", "strategy", "ef", "recall_estimate", "distance_computations", "hops", "reranked", "fell_back", "filter_s", "open_s", "search_s")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SELECTIVITY_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    SELECTIVITY_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    EF_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_COMPUTATIONS_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
+    RERANKED_FIELD_NUMBER: _ClassVar[int]
+    FELL_BACK_FIELD_NUMBER: _ClassVar[int]
+    FILTER_S_FIELD_NUMBER: _ClassVar[int]
+    OPEN_S_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_S_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    rows: int
+    allowed_rows: int
+    selectivity_estimate: float
+    selectivity: float
+    strategy: str
+    ef: int
+    recall_estimate: float
+    distance_computations: int
+    hops: int
+    reranked: int
+    fell_back: bool
+    filter_s: float
+    open_s: float
+    search_s: float
+    def __init__(self, segment_id: _Optional[int] = ..., rows: _Optional[int] = ..., allowed_rows: _Optional[int] = ..., selectivity_estimate: _Optional[float] = ..., selectivity: _Optional[float] = ..., strategy: _Optional[str] = ..., ef: _Optional[int] = ..., recall_estimate: _Optional[float] = ..., distance_computations: _Optional[int] = ..., hops: _Optional[int] = ..., reranked: _Optional[int] = ..., fell_back: bool = ..., filter_s: _Optional[float] = ..., open_s: _Optional[float] = ..., search_s: _Optional[float] = ...) -> None: ...
+
 class GetRequest(_message.Message):
     __slots__ = ("collection", "collection_id", "ids", "with_payloads", "with_vectors", "at")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]

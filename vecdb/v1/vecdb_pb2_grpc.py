@@ -79,6 +79,11 @@ class VecdbStub(object):
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionReply.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/vecdb.v1.Vecdb/Explain',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.ExplainReply.FromString,
+                _registered_method=True)
         self.Get = channel.unary_stream(
                 '/vecdb.v1.Vecdb/Get',
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.GetRequest.SerializeToString,
@@ -198,6 +203,13 @@ class VecdbServicer(object):
         """Many searches over one call, each answered once it is done, in any order. Opening a call costs about as much as a
         small search does, so a client that searches again and again keeps a session open. The server ends sessions when it
         stops; what it has not answered by then is to be sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Runs the search of one query and tells how it was planned, what it cost and where its time went.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -328,6 +340,11 @@ def add_VecdbServicer_to_server(servicer, server):
                     servicer.SearchSession,
                     request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_vecdb__pb2.SearchSessionReply.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.SearchRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.ExplainReply.SerializeToString,
             ),
             'Get': grpc.unary_stream_rpc_method_handler(
                     servicer.Get,
@@ -633,6 +650,33 @@ class Vecdb(object):
             '/vecdb.v1.Vecdb/SearchSession',
             vecdb_dot_v1_dot_vecdb__pb2.SearchSessionRequest.SerializeToString,
             vecdb_dot_v1_dot_vecdb__pb2.SearchSessionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/Explain',
+            vecdb_dot_v1_dot_vecdb__pb2.SearchRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.ExplainReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -116,7 +116,7 @@ class HnswIndex:
         found = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
-        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops)
+        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops, found.fewest)
 
     def check(self) -> list[str]:
         """Whether every row can be reached on the bottom layer, and links are on all layers as a builder makes them."""
