@@ -116,7 +116,7 @@ def _part(part: PartView, found: tuple[PlannedPart, tuple[IndexAnswer, int]] | N
         selectivity_estimate=planned.count / slots,
         selectivity=(slots if planned.allowed is None else planned.allowed.count()) / slots,
         strategy=planned.plan.strategy.value,
-        ef=planned.plan.ef,
+        ef=0 if planned.plan.beam is None else planned.plan.beam.ef,
         recall_estimate=planned.plan.recall_estimate,
         distance_computations=answer.distance_computations,
         hops=answer.hops,

@@ -317,7 +317,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The nearest rows by exact distance, and what finding them cost; numbers as in ``Candidates``."""
+    """The nearest rows by exact distance, and what finding them cost: ``Candidates``, ranked."""
 
     topk: TopK
     fewest: int

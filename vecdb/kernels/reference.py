@@ -261,7 +261,7 @@ class _BoundGraph(ReferenceGraph):
         asked = kernels.quantise(queries, of.centre, of.step, of.metric, of.reach)
         found = self.search(asked, beam, k, count)
         topk = kernels.rerank(of.vectors, queries, found.slots, of.metric, k)
-        return Answers(topk, min(k, found.fewest), found.distance_computations, found.hops)
+        return Answers(topk, found.fewest, found.distance_computations, found.hops)
 
 
 def _levels(moved: AnyArray, unit: np.float32) -> I32Array:

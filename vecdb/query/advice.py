@@ -68,7 +68,10 @@ def _done(strategy: str) -> str:
 
 
 def _on_ef(told: Explanation, ef: int, replan: Replan) -> Iterator[str]:
-    """What a larger ef would gain, or a smaller one save."""
+    """What a larger ef would gain, or a smaller one save; nothing where a walk ends before its ef is used up."""
+    beams = [each.plan.beam for each in replan(told.recall or RECALL_HIGH, told.ef)]
+    if any(beam is not None and beam.slack for beam in beams):
+        return
     larger = min(EF_MAX, round(ef * EF_GROWTH))
     gained = recall_expected(replan(RECALL_HIGH, larger))
     if gained - told.recall_estimate >= RECALL_GAIN_MIN:

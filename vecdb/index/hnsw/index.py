@@ -111,12 +111,13 @@ class HnswIndex:
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
         if allowed is None and ensure is None:
             answer = self._bound.answer(queries, Beam(ef, beam.slack), k, count)
-            return IndexAnswer(answer.topk, answer.fewest, answer.distance_computations, answer.hops)
+            found = answer.fewest
+            return IndexAnswer(answer.topk, min(k, found), answer.distance_computations, answer.hops, found)
         asked = self._codes.quantise(self._kernels, queries, self._reach)
-        found = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
-        ensure_slots(found.slots, ensure)
-        topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
-        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops, found.fewest)
+        walked = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
+        ensure_slots(walked.slots, ensure)
+        topk = self._kernels.rerank(self._vectors, queries, walked.slots, self._codes.metric, k)
+        return IndexAnswer(topk, min(k, walked.fewest), walked.distance_computations, walked.hops, walked.fewest)
 
     def check(self) -> list[str]:
         """Whether every row can be reached on the bottom layer, and links are on all layers as a builder makes them."""

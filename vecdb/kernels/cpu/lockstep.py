@@ -198,7 +198,7 @@ def answer_graph(
     """Write the rows nearest to each of ``queries`` (nq, dim) into ``slots`` and ``distances`` (nq, k).
 
     At most ``count`` rows are ranked by their vectors. ``blur`` is that of ``Nibbles``, ``reach`` is negative but for
-    dot. Returns the least number of rows found for a query, distances computed and hops.
+    dot. Returns the least number of rows ranked for a query, distances computed and hops.
     """
     table, sketches, nibbles = _bytes(frame, 0), _bytes(frame, 2), _bytes(frame, 3)
     norms = _integers(frame, 1)[0]
@@ -224,7 +224,7 @@ def answer_graph(
     finished = 0
     scored = 0
     hops = 0
-    fewest = k
+    fewest = count
     while finished < nq:
         for at in range(lanes):
             lane, pool, ids, out = state[at], pools[at], all_ids[at], all_out[at]
