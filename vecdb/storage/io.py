@@ -241,6 +241,8 @@ class FileSystem:
         try:
             _advise(mapping, _MADV_POPULATE_READ)
         except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise OSError(errno.EIO, "a mapped page cannot be read") from error
             if error.errno != errno.EINVAL:
                 raise
             # An older system: have it read ahead, then touch every page.
