@@ -295,7 +295,7 @@ def written(path: Path, rows: np.ndarray, options: EngineOptions) -> None:
         for start in range(0, rows.shape[0], 5_000):
             ids = range(start, min(start + 5_000, rows.shape[0]))
             collection.upsert(ids, rows[ids.start : ids.stop], [{"part": n % 4} for n in ids])
-        collection.wait_indexed()
+        collection.wait_indexed(3_600.0)
 
 
 def nearest(rows: np.ndarray, query: np.ndarray, allowed: np.ndarray) -> list[int]:

@@ -45,6 +45,7 @@ def test_the_next_search_has_nothing_to_wait_for(closed: None, open_database: An
     collection = database.collection("c")
     assert at_once(database, vectors[3], with_payloads=False) is None
     report = collection.warm(with_vectors=True)
+    there = resident(database)
     found = at_once(database, vectors[3], with_payloads=False)
     assert found is not None
     assert found[0] == 3
@@ -55,7 +56,6 @@ def test_the_next_search_has_nothing_to_wait_for(closed: None, open_database: An
         for file in reader.entry.files:
             sizes[file.role] += file.ref.size_bytes
     assert report.resident_bytes == sum(sizes[role] for role in SEARCHED | {Role.VECTORS})
-    there = resident(database)
     for role in SEARCHED | {Role.VECTORS}:
         assert there[role] >= sizes[role] - 2 * mmap.PAGESIZE, role
 
