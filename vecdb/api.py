@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -26,9 +27,20 @@ from vecdb.arguments import (
     search_request,
     upsert_request,
 )
+from vecdb.errors import NotFound
 from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    BackupReport,
+    CollectionStats,
+    CompactionReport,
+    Hits,
+    Page,
+    Point,
+    SnapshotInfo,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
@@ -275,6 +287,24 @@ class Collection(ABC):
         """One page of points."""
 
     @abstractmethod
+    def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        """Make the next search fast: compile what it runs, and open, verify and read what it looks at.
+
+        That is the ids, codes and graphs of all segments, as far as the memory budget has room for them. Nothing is
+        kept from being given back later.
+
+        Parameters
+        ----------
+        with_vectors
+            Verify and read the float32 vectors too, which exact searches read whole and others a few of.
+
+        Raises
+        ------
+        Corruption
+            A file is damaged.
+        """
+
+    @abstractmethod
     def stats(self) -> CollectionStats:
         """What the collection holds and what happened to it."""
 
@@ -415,6 +445,14 @@ class Database(ABC):
     @abstractmethod
     def drop_collection(self, name: str) -> None:
         """Remove the collection and its files; raises NotFound."""
+
+    def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        """``Collection.warm`` of one collection after the other; one that is dropped meanwhile is left out."""
+        reports = []
+        for name in self.collections():
+            with suppress(NotFound):
+                reports.append(self.collection(name).warm(with_vectors=with_vectors))
+        return WarmReport.of_all(reports)
 
     @abstractmethod
     def backup(

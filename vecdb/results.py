@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -236,6 +236,81 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What an open database takes of memory for searching, all its open collections together.
+
+    Attributes
+    ----------
+    budget_bytes
+        What it may take (``memory_budget_bytes``); 0: as much as there is.
+    mapped_bytes
+        Pages of its segment files in the memory of the process. They can be read again at any time. 0 where the system
+        does not tell.
+    derived_bytes
+        What was computed from files and is kept: sketches and upper layers of graphs, columns and bitmaps of filters.
+        An estimate.
+    rows_bytes
+        Rows that are not yet in a segment.
+    releases
+        How often memory was given back to keep to the budget.
+    """
+
+    budget_bytes: int = 0
+    mapped_bytes: int = 0
+    derived_bytes: int = 0
+    rows_bytes: int = 0
+    releases: int = 0
+
+    @property
+    def resident_bytes(self) -> int:
+        """All of it: what the budget is for."""
+        return self.mapped_bytes + self.derived_bytes + self.rows_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WarmReport:
+    """What ``warm`` did.
+
+    Attributes
+    ----------
+    segments
+        Segments that were opened and verified.
+    resident_bytes
+        Bytes of their files that were brought into memory, or were there.
+    left_out_bytes
+        Bytes of files for which the memory budget had no room; they are read when they are needed.
+    kernels
+        Kernels that are ready to run; ``kernels_compiled`` of them were compiled by this call.
+    compile_s, verify_s, read_s
+        Seconds: for the kernels, for opening and verifying files, for bringing them into memory.
+    """
+
+    segments: int = 0
+    resident_bytes: int = 0
+    left_out_bytes: int = 0
+    kernels: int = 0
+    kernels_compiled: int = 0
+    compile_s: float = 0.0
+    verify_s: float = 0.0
+    read_s: float = 0.0
+
+    @classmethod
+    def of_all(cls, reports: Iterable[WarmReport]) -> WarmReport:
+        """What several collections of one database report, together: they share their kernels."""
+        each = list(reports)
+        return cls(
+            segments=sum(report.segments for report in each),
+            resident_bytes=sum(report.resident_bytes for report in each),
+            left_out_bytes=sum(report.left_out_bytes for report in each),
+            kernels=max((report.kernels for report in each), default=0),
+            kernels_compiled=sum(report.kernels_compiled for report in each),
+            compile_s=sum(report.compile_s for report in each),
+            verify_s=sum(report.verify_s for report in each),
+            read_s=sum(report.read_s for report in each),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionStats:
     """What a collection holds and what happened to it since it was opened.
 
@@ -261,6 +336,8 @@ class CollectionStats:
         Bytes of segment files by role (``vectors``, ``codes``, ``graph`` ...).
     events
         Counters: recoveries, dropped bytes of torn tails, slowed writes, refused writes, fallbacks to exact search ...
+    memory
+        Memory taken for searching, by all open collections of the database.
     """
 
     points: int
@@ -274,6 +351,7 @@ class CollectionStats:
     log_bytes: int
     role_bytes: Mapping[str, int]
     events: Mapping[str, int]
+    memory: MemoryUse = MemoryUse()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,18 @@ def test_warmup_compiles_and_says_where(vecdb_command):
         assert facts["directory"] in outcome.out
 
 
+def test_warmup_reads_what_searches_of_a_database_look_at(vecdb_command, database):
+    with vecdb.open(database) as opened:
+        opened.collection("docs").flush()
+    report = vecdb_command("warmup", str(database), "--with-vectors", "--json").json["docs"]
+    assert report["segments"] >= 1
+    assert report["resident_bytes"] > 0
+    assert report["left_out_bytes"] == 0
+    assert report["kernels"] > 0
+    assert "docs: " in vecdb_command("warmup", str(database), "docs").out
+    assert vecdb_command("warmup", str(database), "other").status != 0
+
+
 def test_serve_answers_search_and_stats_until_a_signal(vecdb_command, database, vectors):
     command = [sys.executable, "-m", "vecdb", "serve", str(database), "--address", "127.0.0.1:0", "--no-warm-up"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:

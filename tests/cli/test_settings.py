@@ -58,6 +58,7 @@ def test_an_empty_variable_is_not_set(config):
         ("address = 7", "address"),
         ("requests_max = true", "requests_max"),
         ("warm_up = 'yes'", "warm_up"),
+        ("memory_budget_bytes = '1 GB'", "memory_budget_bytes"),
         ("address = ", "config"),
     ],
 )

@@ -46,7 +46,7 @@ from vecdb.requests import (
     check_search,
     check_vectors,
 )
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WarmReport, WriteResult
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.types import F32Array, Metric, PointId
 
@@ -257,6 +257,10 @@ class MemoryCollection(Collection):
             stored.payload if request.with_payloads else None,
             dict(stored.vectors) if request.with_vectors else {},
         )
+
+    def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        self.check()
+        return WarmReport()
 
     def stats(self) -> CollectionStats:
         self.check()

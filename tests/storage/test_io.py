@@ -10,7 +10,7 @@ import pytest
 from tests.storage.faults import FailingFileSystem, ShortFileSystem
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable
 from vecdb.storage.directory import MmapDirectory
-from vecdb.storage.io import DiskFull, FileSystem, read_up_to, translated, write_fully
+from vecdb.storage.io import DiskFull, FileSystem, address_of, read_up_to, translated, write_fully
 
 
 def descriptors() -> int:
@@ -78,6 +78,42 @@ def test_a_mapping_ends_with_its_last_view(directory: MmapDirectory) -> None:
     part.release()
     gc.collect()
     assert mapped() == 0
+
+
+def test_a_mapping_is_brought_into_memory_and_given_back(directory: MmapDirectory) -> None:
+    size_bytes = 32 << 20
+    directory.write_file("file", bytes(size_bytes))
+    fs = directory.fs
+    view = directory.map("file", size_bytes)
+    pages_fd = fs.open_process_pages()
+    before = fs.mapped_bytes(pages_fd)
+    assert fs.mapped_bytes_by_address()[address_of(view)] == 0
+    fs.populate(view)
+    assert fs.mapped_bytes_by_address()[address_of(view)] == size_bytes
+    assert fs.mapped_bytes(pages_fd) - before > size_bytes // 2
+    fs.release(view)
+    assert fs.mapped_bytes_by_address()[address_of(view)] == 0
+    assert fs.mapped_bytes(pages_fd) - before < size_bytes // 2
+    assert bytes(view[-3:]) == bytes(3)
+    fs.close(pages_fd)
+
+
+def test_an_older_system_brings_a_mapping_into_memory_too(
+    directory: MmapDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.write_file("file", bytes(1 << 20))
+    view = directory.map("file", 1 << 20)
+    monkeypatch.setattr("vecdb.storage.io._MADV_POPULATE_READ", 12345)
+    directory.fs.populate(view)
+    assert directory.fs.mapped_bytes_by_address()[address_of(view)] == 1 << 20
+
+
+def test_only_a_whole_mapping_is_given_back(directory: MmapDirectory) -> None:
+    directory.write_file("file", bytes(1 << 20))
+    with pytest.raises(AssertionError):
+        directory.fs.release(directory.map("file", 1 << 20)[7:])
+    directory.fs.release(memoryview(b""))
+    directory.fs.populate(memoryview(b""))
 
 
 @pytest.mark.parametrize(

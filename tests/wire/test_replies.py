@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vecdb.explanation import Explanation, PartExplanation
-from vecdb.results import CollectionStats, Hits, Point, WriteResult
+from vecdb.results import CollectionStats, Hits, MemoryUse, Point, WarmReport, WriteResult
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.explanations import decode_explanation, encode_explanation
 from vecdb.wire.replies import (
@@ -14,11 +14,13 @@ from vecdb.wire.replies import (
     decode_hits,
     decode_points,
     decode_stats,
+    decode_warm,
     decode_write_result,
     encode_hits,
     encode_points,
     encode_rankings,
     encode_stats,
+    encode_warm,
     encode_write_result,
 )
 
@@ -119,12 +121,17 @@ def test_points_without_payloads_and_vectors():
 def test_small_results_come_back():
     written = WriteResult(7, 6, 5, 4, 0.25)
     assert decode_write_result(over_the_wire(encode_write_result(written))) == written
-    stats = CollectionStats(1, 2, 3, 4, 5, 6, 7, 8, 2**63, {"vectors": 9, "ids": 1}, {"recovered": 2})
+    memory = MemoryUse(*range(20, 20 + len(MemoryUse.__slots__)))
+    stats = CollectionStats(1, 2, 3, 4, 5, 6, 7, 8, 2**63, {"vectors": 9, "ids": 1}, {"recovered": 2}, memory)
     assert decode_stats(over_the_wire(encode_stats(stats))) == stats
+    warmed = WarmReport(1, 2**40, 3, 4, 5, 0.25, 0.5, 0.75)
+    assert decode_warm(over_the_wire(encode_warm(warmed))) == warmed
 
 
 def test_every_number_of_the_stats_has_a_field():
     assert {each.name for each in vecdb_pb2.StatsReply.DESCRIPTOR.fields} == set(CollectionStats.__slots__)
+    assert {each.name for each in vecdb_pb2.MemoryUse.DESCRIPTOR.fields} == set(MemoryUse.__slots__)
+    assert {each.name for each in vecdb_pb2.WarmReply.DESCRIPTOR.fields} == set(WarmReport.__slots__)
 
 
 def test_an_explanation_comes_back():

@@ -18,6 +18,8 @@ OPTIONS = (
     "sessions_max",
 )  # fmt: skip
 
+SERVED = ("warm_up", "read_only", "refresh_interval_s", "log_archive", "memory_budget_bytes")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -62,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-archive", metavar="DIR", type=Path, help="keep log files here, to restore backups as of any later write"
     )
+    parser.add_argument(
+        "--memory-budget-bytes", metavar="N", type=int,
+        help="memory that searching may take; beyond it memory is given back and filled again (default: no budget)",
+    )  # fmt: skip
     add_config_argument(parser)
 
 
@@ -76,7 +82,7 @@ def run(namespace: argparse.Namespace) -> int:
     server = ServerOptions(**settings.chosen(OPTIONS, namespace))
     with _logging_to_stderr():
         _log.info("starting: opening the database")
-        chosen = settings.chosen(("warm_up", "read_only", "refresh_interval_s", "log_archive"), namespace)
+        chosen = settings.chosen(SERVED, namespace)
         return run_server(ServeOptions(path, server, **chosen))
 
 

@@ -77,5 +77,10 @@ def _show(where: str, collections: list[Collection]) -> None:
         facts += [
             (f"  {role}", megabytes(size)) for role, size in sorted(stats.role_bytes.items(), key=lambda each: -each[1])
         ]
+        memory = stats.memory
+        budget = ""
+        if memory.budget_bytes:
+            budget = f" of {megabytes(memory.budget_bytes)}, given back {memory.releases:,} times"
+        facts.append(("in memory", f"{megabytes(memory.resident_bytes)}{budget} (all collections)"))
         facts += [(name, f"{count:,}") for name, count in sorted(stats.events.items()) if count]
         terminal.facts(facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
@@ -40,8 +41,19 @@ from vecdb.client.connection import (
     credentials,
 )
 from vecdb.client.sessions import SessionLost
+from vecdb.errors import NotFound
 from vecdb.explanation import Explanation
-from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    BackupReport,
+    CollectionStats,
+    CompactionReport,
+    Hits,
+    Page,
+    Point,
+    SnapshotInfo,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 
@@ -102,6 +114,15 @@ class AsyncRemoteDatabase:
     async def drop_collection(self, name: str) -> None:
         """Remove the collection and its files; raises NotFound."""
         await self.run(calls.drop(name))
+
+    async def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        """``AsyncCollection.warm`` of one collection after the other; one that is dropped meanwhile is left out."""
+        reports = []
+        for name in await self.collections():
+            with suppress(NotFound):
+                collection = await self.collection(name)
+                reports.append(await collection.warm(with_vectors=with_vectors))
+        return WarmReport.of_all(reports)
 
     async def backup(
         self,
@@ -387,6 +408,10 @@ class AsyncCollection:
         """One page of at most ``limit`` points (1 to 10,000), and the cursor of the next."""
         request = scroll_request(limit, cursor, where, params, with_payloads, with_vectors, at)
         return await self._run(calls.scroll(self._described, request))
+
+    async def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        """Make the next search of the server fast; see ``Collection.warm``."""
+        return await self._run(calls.warm(self._described, with_vectors))
 
     async def stats(self) -> CollectionStats:
         """What the collection holds and what happened to it."""

@@ -25,7 +25,16 @@ from vecdb.requests import (
     WriteRequest,
     check_against_schema,
 )
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    CollectionStats,
+    CompactionReport,
+    Hits,
+    Page,
+    Point,
+    SnapshotInfo,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.schema import NAME_BYTES_MAX, CollectionSchema, check_name
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.explanations import decode_explanation
@@ -35,6 +44,7 @@ from vecdb.wire.replies import (
     decode_points,
     decode_snapshots,
     decode_stats,
+    decode_warm,
     decode_write_result,
 )
 from vecdb.wire.requests import Target, encode_count, encode_get, encode_scroll, encode_search, encode_write
@@ -226,6 +236,12 @@ def purge(of: Described, timeout_s: float) -> Call[CompactionReport]:
     timeout_s = as_timeout_s(timeout_s)
     request = vecdb_pb2.PurgeRequest(collection=of.name, collection_id=of.collection_id, timeout_s=timeout_s)
     return Call("Purge", request, decode_compaction, timeout_s=timeout_s + WAIT_MARGIN_S)
+
+
+def warm(of: Described, with_vectors: bool) -> Call[WarmReport]:
+    """Bring what the next search needs into memory."""
+    request = vecdb_pb2.WarmRequest(collection=of.name, collection_id=of.collection_id, with_vectors=bool(with_vectors))
+    return Call("Warm", request, decode_warm, timeout_s=FLUSH_TIMEOUT_S)
 
 
 def create_snapshot(of: Described, name: str) -> Call[SnapshotInfo]:

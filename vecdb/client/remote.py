@@ -26,7 +26,17 @@ from vecdb.client.connection import (
 from vecdb.client.sessions import SessionLost, Sessions
 from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import BackupReport, CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    BackupReport,
+    CollectionStats,
+    CompactionReport,
+    Hits,
+    Page,
+    Point,
+    SnapshotInfo,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.schema import CollectionSchema
 
 _Result = TypeVar("_Result")
@@ -213,6 +223,10 @@ class RemoteCollection(Collection):
     def run_scroll(self, request: ScrollRequest) -> Page:
         """One page of points."""
         return self._database.run(calls.scroll(self._described, request))
+
+    def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        """Make the next search of the server fast."""
+        return self._database.run(calls.warm(self._described, with_vectors))
 
     def stats(self) -> CollectionStats:
         """What the collection holds and what happened to it."""

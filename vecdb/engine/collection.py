@@ -11,7 +11,7 @@ from vecdb.engine.store import OpenCollection
 from vecdb.engine.uninterrupted import in_order, uninterrupted
 from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WarmReport, WriteResult
 from vecdb.schema import CollectionSchema
 
 Result = TypeVar("Result")
@@ -63,6 +63,10 @@ class EmbeddedCollection(Collection):
     def run_scroll(self, request: ScrollRequest) -> Page:
         """One page of points."""
         return self._lease().use(lambda opened: opened.scroll(request))
+
+    def warm(self, *, with_vectors: bool = False) -> WarmReport:
+        """Make the next search fast."""
+        return self._lease().use(lambda opened: opened.warm(with_vectors=bool(with_vectors)))
 
     def stats(self) -> CollectionStats:
         """What the collection holds and what happened to it."""

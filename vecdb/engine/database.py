@@ -21,6 +21,7 @@ from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.lookup import Lookup
 from vecdb.engine.marker import MARKER, read_marker, write_marker
+from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.quarantine import refuse_unfinished
 from vecdb.engine.recovery import create_collection_files, open_collection_state
@@ -180,6 +181,7 @@ class EmbeddedDatabase(Database):
         catalogue = reserve.spent_on(lambda: Catalogue.open(directory, create=new), events.report)
         try:
             marker = write_marker(root) if new else read_marker(root)
+            budget = MemoryBudget(options.memory_budget_bytes, root.fs)
             database = cls(
                 root,
                 lock,
@@ -187,7 +189,7 @@ class EmbeddedDatabase(Database):
                 marker.database_id,
                 options,
                 kernels or choose_kernels(options.kernels),
-                Resources(reserve, RowMemory(options.memory_size_bytes_max)),
+                Resources(reserve, RowMemory(options.rows_bytes_max), budget),
             )
             database._remove_unnamed()
             with suppress(DiskFull):  # Taken by the first write that finds space.
@@ -318,6 +320,7 @@ class EmbeddedDatabase(Database):
                 closing.callback(self._lock.release)
                 closing.callback(self._catalogue.close)
                 closing.callback(self._threads.shut_down)
+                closing.callback(self._resources.budget.close)
                 closing.callback(self._wait_for_drops)
                 closing.callback(self._open.close_all)
 

@@ -32,6 +32,9 @@ def allowed_rows(state: CollectionState, part: PartView, where: Filter | None) -
         matching = state.matchers.matching(part.reader, part.reader.payloads, where, part.rows)
     else:
         matching = state.matchers.matching(part.memtable, part.memtable.payloads, where, part.rows)
+    # The columns of one part may take as much memory as all of them together are allowed.
+    state.resources.budget.note_built()
+    state.resources.budget.settle()
     return live & matching
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from vecdb.errors import InvalidArgument
 from vecdb.query.plan import GRAPH_ROWS_MIN
 
+MEMORY_BUDGET_BYTES_MIN = 2**20
+_ROWS_BYTES_MAX = 2 * 2**30
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -20,8 +23,16 @@ class EngineOptions:
     memtables_waiting_max
         Full memtables that may wait to be written before writes wait for them.
     memory_size_bytes_max
-        Rows in memory, of all open collections together. Where they reach it, the largest are written to segments and
-        writes wait for that; where that cannot be done, upserts are refused.
+        Rows in memory that are not yet in a segment, of all open collections together. Where they reach it, the largest
+        are written to segments and writes wait for that; where that cannot be done, upserts are refused. ``None``: half
+        of the ``memory_budget_bytes``, and at most 2 GiB. A limit for writing: such rows are nowhere else but in the
+        log, so that nothing of them can be given back.
+    memory_budget_bytes
+        All memory that searching takes, of all open collections together: mapped pages of segment files, what is
+        computed from them and kept (sketches and upper layers of graphs, columns and bitmaps of filters), and the rows
+        that are not yet in a segment. Where it is exceeded, memory is given back and filled again when it is needed, so
+        that answers are the same, and later: float32 vectors and payloads first, then what filters remember, then codes
+        and graphs of the segments that were not searched for longest. ``None``: no budget.
     unindexed_rows_max
         With more rows than this waiting for an index, writes are slowed.
     slow_down_s_max
@@ -59,7 +70,8 @@ class EngineOptions:
 
     memtable_size_bytes: int = 128 * 2**20
     memtables_waiting_max: int = 2
-    memory_size_bytes_max: int = 2 * 2**30
+    memory_size_bytes_max: int | None = None
+    memory_budget_bytes: int | None = None
     unindexed_rows_max: int = 200_000
     slow_down_s_max: float = 1.0
     graph_rows_min: int = GRAPH_ROWS_MIN
@@ -82,6 +94,7 @@ class EngineOptions:
             ("memtable_size_bytes", 1, 2**40),
             ("memtables_waiting_max", 1, 64),
             ("memory_size_bytes_max", 1, 2**50),
+            ("memory_budget_bytes", MEMORY_BUDGET_BYTES_MIN, 2**50),
             ("unindexed_rows_max", 1, 2**40),
             ("slow_down_s_max", 0, 3600),
             ("graph_rows_min", 1, 2**31),
@@ -97,10 +110,18 @@ class EngineOptions:
             ("refresh_interval_s", 0, 86_400),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise InvalidArgument(
                     f"{name} must be {low} to {high}, got {value}", field=name, limit=f"{low}..{high}", value=value
                 )
+        budget, rows = self.memory_budget_bytes, self.memory_size_bytes_max
+        if budget is not None and rows is not None and rows > budget:
+            raise InvalidArgument(
+                f"memory_size_bytes_max ({rows}) is a part of memory_budget_bytes ({budget}) and cannot be larger",
+                field="memory_size_bytes_max",
+                limit=budget,
+                value=rows,
+            )
         if self.kernels not in ("cpu", "reference"):
             raise InvalidArgument(
                 f"kernels must be cpu or reference, got {self.kernels!r}",
@@ -108,3 +129,12 @@ class EngineOptions:
                 limit="cpu | reference",
                 value=self.kernels,
             )
+
+    @property
+    def rows_bytes_max(self) -> int:
+        """What rows in memory that are not yet in a segment may take."""
+        if self.memory_size_bytes_max is not None:
+            return self.memory_size_bytes_max
+        return (
+            _ROWS_BYTES_MAX if self.memory_budget_bytes is None else min(_ROWS_BYTES_MAX, self.memory_budget_bytes // 2)
+        )

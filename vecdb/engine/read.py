@@ -33,8 +33,7 @@ def vectors_of(part: PartView, row: int) -> Mapping[str, F32Array]:
             field = part.reader.field(name)
             slot = field.vectors.slot_of(row)
             if slot is not None:
-                field.ensure(np.array([slot], np.int64))
-                found[name] = field.vectors.original(slot)
+                found[name] = field.original(slot)
         return found
     for name, vectors in part.fields.items():
         slot = vectors.slot_of(row)
@@ -43,11 +42,13 @@ def vectors_of(part: PartView, row: int) -> Mapping[str, F32Array]:
     return found
 
 
-def _point(part: PartView, row: int, with_payload: bool, with_vectors: bool) -> Point:
+def _point(state: CollectionState, part: PartView, row: int, request: GetRequest | ScrollRequest) -> Point:
+    # A point may lie anywhere in a file, and each brings pages of its surroundings along.
+    state.resources.budget.settle()
     return Point(
         part.id_at(row),
-        payload_of(part, row) if with_payload else None,
-        vectors_of(part, row) if with_vectors else {},
+        payload_of(part, row) if request.with_payloads else None,
+        vectors_of(part, row) if request.with_vectors else {},
     )
 
 
@@ -57,7 +58,7 @@ def run_get(state: CollectionState, view: View, request: GetRequest) -> list[Poi
     parts, rows = view.locate(request.ids, keys, hash_keys(keys, state.manifest.hash_key))
     all_parts = view.parts
     return [
-        _point(all_parts[part], row, request.with_payloads, request.with_vectors)
+        _point(state, all_parts[part], row, request)
         for part, row in zip(parts.tolist(), rows.tolist(), strict=True)
         if part >= 0
     ]
@@ -76,7 +77,7 @@ def run_scroll(state: CollectionState, view: View, request: ScrollRequest) -> Pa
             found.extend(_next_rows(part, allowed_rows(state, part, where), after, request.limit + 1))
     found.sort(key=lambda each: each[:2])
     page = found[: request.limit]
-    points = [_point(part, row, request.with_payloads, request.with_vectors) for _, _, part, row in page]
+    points = [_point(state, part, row, request) for _, _, part, row in page]
     more = len(found) > request.limit
     return Page(points, _encode_cursor(state, page[-1][0], page[-1][1]) if more else None)
 

@@ -19,6 +19,7 @@ from vecdb.engine.events import logger
 from vecdb.engine.leases import Lease, Leases
 from vecdb.engine.lookup import Lookup, no_such_collection
 from vecdb.engine.marker import MARKER, read_marker
+from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.quarantine import refuse_unfinished
 from vecdb.engine.replica import CollectionReplica, refuse
@@ -75,6 +76,7 @@ class ReadOnlyDatabase(Database):
         self._entries: Mapping[str, CatalogueEntry] = {}
         self._closing = threading.Event()
         self._take_catalogue()
+        self._budget = MemoryBudget(options.memory_budget_bytes, directory.fs)
         self._refresher = threading.Thread(target=self._refresh_regularly, name="vecdb-refresh", daemon=True)
         if options.refresh_interval_s:
             self._refresher.start()
@@ -206,6 +208,7 @@ class ReadOnlyDatabase(Database):
             if self._options.refresh_interval_s:
                 self._refresher.join()
             self._threads.shut_down()
+            self._budget.close()
 
     def lease(self, name: str, collection_id: str) -> Lease[CollectionReplica]:
         """A block for whose length a collection stays open; for ``ReadOnlyCollection``."""
@@ -227,7 +230,7 @@ class ReadOnlyDatabase(Database):
     def _open_collection(self, collection_id: str) -> CollectionReplica:
         try:
             directory = self._directory.child(COLLECTIONS, create=False).child(collection_id, create=False)
-            return CollectionReplica(directory, collection_id, self._options, self.kernels, self._threads)
+            return CollectionReplica(directory, collection_id, self._options, self.kernels, self._threads, self._budget)
         except VecdbError as error:
             if self._is_dropped(collection_id):
                 raise NotFound("the collection was dropped", field="collection", value=collection_id) from error

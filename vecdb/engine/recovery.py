@@ -25,6 +25,7 @@ from vecdb.engine.manifest import (
     metadata_entries,
     read_live_rows,
 )
+from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.resources import Resources, RowMemory
 from vecdb.engine.state import LOG, MIRROR, CollectionState
@@ -119,7 +120,8 @@ def open_collection_state(
 ) -> CollectionState:
     """The state of a collection as its files tell it; ``replay_log`` adds what is only in its log."""
     if resources is None:
-        resources = Resources(Reserve(directory, 0), RowMemory(options.memory_size_bytes_max))
+        budget = MemoryBudget(None, directory.fs)
+        resources = Resources(Reserve(directory, 0), RowMemory(options.rows_bytes_max), budget)
     events = Events(collection_id)
     # A commit that was interrupted may have to be completed, though the disk is full.
     metadata, manifest = resources.reserve.spent_on(lambda: read_manifest(directory, collection_id), events.report)

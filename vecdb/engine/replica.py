@@ -25,6 +25,7 @@ from vecdb.bitmap import LiveRows
 from vecdb.engine.applied import AppliedRequests
 from vecdb.engine.events import Events
 from vecdb.engine.manifest import LIVE_PREFIX, Manifest, read_live_rows
+from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import read_manifest
 from vecdb.engine.replay import grow_memory, replay_log
@@ -56,6 +57,8 @@ class CollectionReplica(OpenCollection):
     ----------
     directory
         The collection's, open for reading only.
+    budget
+        Of all collections of the database.
 
     Raises
     ------
@@ -68,11 +71,18 @@ class CollectionReplica(OpenCollection):
     """
 
     def __init__(
-        self, directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels, threads: Threads
+        self,
+        directory: MmapDirectory,
+        collection_id: str,
+        options: EngineOptions,
+        kernels: Kernels,
+        threads: Threads,
+        budget: MemoryBudget,
     ) -> None:
-        self._source = _Source(directory, collection_id, options, kernels)
+        self._source = _Source(directory, collection_id, options, kernels, budget)
         self._refreshing = threading.Lock()
         super().__init__(self._source.latest(None), threads)
+        budget.join(self._memory)
 
     def refresh(self) -> None:
         """Make visible what was acknowledged before this call; raises as opening does, and the view stays as it was."""
@@ -179,14 +189,21 @@ def refuse(what: str) -> NoReturn:
 class _Source:
     """Takes the states of a collection from its directory, each from the one before where that is possible."""
 
-    def __init__(self, directory: MmapDirectory, collection_id: str, options: EngineOptions, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        directory: MmapDirectory,
+        collection_id: str,
+        options: EngineOptions,
+        kernels: Kernels,
+        budget: MemoryBudget,
+    ) -> None:
         self._directory = directory
         self._collection_id = collection_id
         self._options = options
         self._kernels = kernels
         self._log = Log(directory.child(LOG, create=False))
-        # A reader holds nothing back, and the memory that it takes is decided by whoever writes.
-        self._resources = Resources(Reserve(directory, 0), RowMemory(options.memory_size_bytes_max))
+        # A reader holds nothing back, and what its rows take is decided by whoever writes.
+        self._resources = Resources(Reserve(directory, 0), RowMemory(options.rows_bytes_max), budget)
         self._pages = b""
         self._sound = False
         """Whether the last state can be gone on from: no replay into its memtable was broken off."""
@@ -265,7 +282,7 @@ class _Source:
         """The reader of a segment, the same one for as long as there is the segment."""
         known = readers.get(entry.segment_id)
         if known is None or known.entry.file(Role.IDS) != entry.file(Role.IDS):
-            return SegmentReader(self._directory, entry, manifest.schema, self._kernels)
+            return SegmentReader(self._directory, entry, manifest.schema, self._kernels, self._resources.budget.room)
         return known
 
     def _state(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.errors import FailedPrecondition
 from vecdb.storage.reserve import Reserve
 
@@ -117,3 +118,4 @@ class Resources:
 
     reserve: Reserve
     memory: RowMemory
+    budget: MemoryBudget

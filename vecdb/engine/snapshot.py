@@ -134,6 +134,10 @@ class Snapshots:
                     known = self._views[name] = (snapshot, self._opened(snapshot, damaged=damaged))
             return known[1]
 
+    def views(self) -> tuple[View, ...]:
+        """Those that were looked into and are still open."""
+        return tuple(view for _, view in tuple(self._views.values()))
+
     def forget_dropped(self) -> None:
         """Let go of what was dropped, by this process or, where it only reads, by another."""
         with self._lock:

@@ -187,7 +187,8 @@ class CollectionState:
 
     def open_segment(self, entry: SegmentEntry) -> SegmentReader:
         """A reader of a segment, whose files stay for as long as there is one."""
-        return self.files.reading(SegmentReader(self.directory, entry, self.manifest.schema, self.kernels))
+        room = self.resources.budget.room
+        return self.files.reading(SegmentReader(self.directory, entry, self.manifest.schema, self.kernels, room))
 
     def sweep_files(self, *, closing: bool = False) -> bool:
         """Unlink the files that nobody holds any more, or all at the end; whether nothing is left to be unlinked."""

@@ -17,6 +17,7 @@ from vecdb.engine.explain import explain_search
 from vecdb.engine.flush import Flusher
 from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
+from vecdb.engine.memory_budget import CollectionMemory
 from vecdb.engine.read import run_get, run_scroll
 from vecdb.engine.replay import replay_log, tell_replayed
 from vecdb.engine.search import plan_at_once, plan_search, run_search
@@ -26,6 +27,7 @@ from vecdb.engine.threads import Threads
 from vecdb.engine.uninterrupted import uninterrupted
 from vecdb.engine.verifying import Verifier
 from vecdb.engine.view import View
+from vecdb.engine.warming import warm
 from vecdb.engine.writer import Writer
 from vecdb.errors import Corruption, DeadlineExceeded, ResourceExhausted
 from vecdb.explanation import Explanation
@@ -42,7 +44,16 @@ from vecdb.requests import (
     check_scroll,
     check_search,
 )
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    CollectionStats,
+    CompactionReport,
+    Hits,
+    Page,
+    Point,
+    SnapshotInfo,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.schema import CollectionSchema
 
 READ_AFTER_TIMEOUT_S = 30.0
@@ -69,6 +80,8 @@ class OpenCollection:
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
         self._snapshots = Snapshots(self._state, self.flush)
+        self._budget = state.resources.budget
+        self._memory = CollectionMemory(lambda: (state.view, *self._snapshots.views()), state.matchers, state.events)
 
     def start(self) -> None:
         """Bring back what is only in the log, and begin the background work that the state calls for.
@@ -81,6 +94,7 @@ class OpenCollection:
         state = self._state
         state.resources.memory.join(state.manifest.collection_id, self._writer.seal)
         try:
+            self._budget.join(self._memory)
             self._replay()
         except BaseException:
             self._release()
@@ -144,7 +158,9 @@ class OpenCollection:
         check_search(request)
         self._verifier.schedule()
         search = plan_search(self._state, self._view_after(request.read_after_seq, request.at), request)
-        return run_search(self._state, search, request, self._indexer.unindexed_rows())
+        hits = run_search(self._state, search, request, self._indexer.unindexed_rows())
+        self._budget.settle()
+        return hits
 
     def explain(self, request: SearchRequest) -> Explanation:
         """Run a search and tell what it did."""
@@ -159,7 +175,11 @@ class OpenCollection:
         view = self._state.view
         waits = bool(request.at) or view.seq < request.read_after_seq
         search = None if waits else plan_at_once(self._state, view, request)
-        return None if search is None else run_search(self._state, search, request, self._indexer.unindexed_rows())
+        if search is None:
+            return None
+        hits = run_search(self._state, search, request, self._indexer.unindexed_rows())
+        self._budget.settle()
+        return hits
 
     def _view_at(self, at: str) -> View:
         """The present view, or the one that a snapshot keeps."""
@@ -269,7 +289,13 @@ class OpenCollection:
             log_bytes=state.log.size_bytes,
             role_bytes=role_bytes,
             events=state.events.counts(),
+            memory=self._budget.use(),
         )
+
+    def warm(self, *, with_vectors: bool) -> WarmReport:
+        """Make the next search fast."""
+        self._verifier.schedule()
+        return warm(self._state, self._budget, with_vectors=with_vectors)
 
     def tell_failure(self, error: BaseException) -> None:
         """Count and log what a call failed for, where that is not the caller's doing.
@@ -323,6 +349,7 @@ class OpenCollection:
             closing.callback(self._writer.close)
             closing.callback(self._flusher.stop)
             closing.callback(state.resources.memory.leave, state.manifest.collection_id)
+            closing.callback(self._budget.leave, self._memory)
 
 
 def not_visible(seq: int, last_seq: int) -> DeadlineExceeded:

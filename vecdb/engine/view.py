@@ -35,7 +35,16 @@ class SegmentView:
 
     def payload_getter(self) -> Callable[[int], bytes]:
         """What gives the payload of a row that was verified."""
-        return self.reader.packed_payloads.__getitem__
+        payload_of = self.reader.packed_payloads.__getitem__
+        room = self.reader.room
+        if room is None:
+            return payload_of
+
+        def within_room(row: int) -> bytes:
+            room.settle()
+            return payload_of(row)
+
+        return within_room
 
     def id_at(self, row: int) -> PointId:
         """The id of a row."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +63,8 @@ class FieldColumn:
     @property
     def nbytes(self) -> int:
         """About how many bytes of memory the column and its dictionary hold."""
-        # A value's hash table entry and its places in lists and order take about as much again as its object.
         arrays = self.codes.nbytes + self.element_rows.nbytes + self.element_codes.nbytes
-        return arrays + 2 * sum(map(sys.getsizeof, self.values))
+        return arrays + _values_bytes(self.values)
 
 
 class PayloadColumns:
@@ -79,11 +79,13 @@ class PayloadColumns:
         never change.
     """
 
-    __slots__ = ("_builders", "_lock", "_payloads")
+    __slots__ = ("_builders", "_lock", "_payloads", "_used_s")
 
     def __init__(self, payloads: Sequence[bytes]) -> None:
         self._payloads = payloads
         self._builders: dict[Path, _ColumnBuilder] = {}
+        self._used_s: dict[Path, float] = {}
+        """When each path was last asked for, by the monotonic clock."""
         self._lock = threading.Lock()
 
     def columns(self, paths: Iterable[Path], n: int | None = None) -> dict[Path, FieldColumn]:
@@ -96,6 +98,9 @@ class PayloadColumns:
         """
         rows = len(self._payloads) if n is None else n
         wanted = list(paths)
+        now_s = time.monotonic()
+        for path in wanted:
+            self._used_s[path] = now_s
         builders = [self._builders.get(path) for path in wanted]
         if any(builder is None or builder.rows < rows for builder in builders):
             with self._lock:
@@ -123,9 +128,17 @@ class PayloadColumns:
     @property
     def nbytes(self) -> int:
         """About how many bytes of memory the columns hold."""
-        with self._lock:
-            builders = list(self._builders.values())
-        return sum(builder.column(builder.rows).nbytes for builder in builders)
+        return sum(size_bytes for _, _, size_bytes in self.kept())
+
+    def kept(self) -> list[tuple[Path, float, int]]:
+        """The columns in memory: path, when it was last asked for, and about how many bytes it holds."""
+        # Without the lock, as below: whoever makes a column holds it, and may have to make room meanwhile.
+        return [(path, self._used_s.get(path, 0.0), builder.nbytes) for path, builder in list(self._builders.items())]
+
+    def drop(self, path: Path) -> None:
+        """Forget the column of a path; it is made again when it is asked for."""
+        self._builders.pop(path, None)
+        self._used_s.pop(path, None)
 
 
 class _GrowingArray:
@@ -148,6 +161,11 @@ class _GrowingArray:
             self._buffer = grown
         self._buffer[size:end] = values
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that they hold, with room for more."""
+        return int(self._buffer.nbytes)
+
     def view(self, size: int) -> I32Array:
         """The first ``size`` values."""
         view = self._buffer[:size]
@@ -161,7 +179,7 @@ class _ColumnBuilder:
     An append that fails on the way, for want of memory or by a signal's exception, has not happened.
     """
 
-    __slots__ = ("_codes", "_dictionary", "_element_codes", "_element_rows", "_path", "_sizes")
+    __slots__ = ("_codes", "_dictionary", "_element_codes", "_element_rows", "_path", "_sizes", "_values_bytes")
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -171,13 +189,20 @@ class _ColumnBuilder:
         self._element_codes = _GrowingArray()
         self._sizes = (0, 0)
         """Rows and list elements; replaced as one, when all arrays hold them."""
+        self._values_bytes = 0
 
     @property
     def rows(self) -> int:
         return self._sizes[0]
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes of memory it holds."""
+        return self._codes.nbytes + self._element_rows.nbytes + self._element_codes.nbytes + self._values_bytes
+
     def append(self, objects: list[Payload]) -> None:
         first, elements_before = self._sizes
+        values_before = len(self._dictionary.values)
         values = _values_at(objects, self._path)
         codes = self._dictionary.encode(values)
         rows: list[int] = []
@@ -190,6 +215,7 @@ class _ColumnBuilder:
             self._element_codes.write(elements_before, elements)
             self._element_rows.write(elements_before, rows)
         self._codes.write(first, codes)
+        self._values_bytes += _values_bytes(self._dictionary.values[values_before:])
         # Last: whoever reads, and whoever tries again after a failure, goes by these.
         self._sizes = (first + len(objects), elements_before + len(elements))
 
@@ -203,6 +229,12 @@ class _ColumnBuilder:
             element_rows[:elements],
             self._element_codes.view(elements),
         )
+
+
+def _values_bytes(values: Sequence[Scalar]) -> int:
+    """About how many bytes of memory the distinct values of a column take."""
+    # A value's hash table entry and its places in lists and order take about as much again as its object.
+    return 2 * sum(map(sys.getsizeof, values))
 
 
 def _values_at(objects: list[Payload], path: Path) -> list[Any]:

@@ -7,7 +7,8 @@ block by block before a row of them is read. Files are mapped lazily, so that op
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import overload
 from weakref import ref
 
@@ -21,10 +22,12 @@ from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
 from vecdb.segment.ids import Packed, PackedKeys, find_keys
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
+from vecdb.segment.room import Room
 from vecdb.segment.vectors import FieldVectors
+from vecdb.segment.windows import windowed
 from vecdb.storage.array_file import ArrayFile
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, I64Array, Metric, U32Array, U64Array
+from vecdb.types import AnyArray, F32Array, I64Array, Metric, U32Array, U64Array
 
 _WHOLE = frozenset({Role.IDS, Role.SEQS, Role.CODES, Role.GRAPH, Role.JOURNAL})
 
@@ -38,13 +41,27 @@ class SegmentReader:
         Where the files are.
     entry
         What the manifest says of the segment.
+    room
+        The budget of memory that it keeps to, if there is one.
+
+    Attributes
+    ----------
+    searched_s
+        When it was last searched, by the monotonic clock; 0.0: never.
     """
 
     def __init__(
-        self, directory: MmapDirectory, entry: SegmentEntry, schema: CollectionSchema, kernels: Kernels
+        self,
+        directory: MmapDirectory,
+        entry: SegmentEntry,
+        schema: CollectionSchema,
+        kernels: Kernels,
+        room: Room | None = None,
     ) -> None:
         self.entry = entry
         self.rows = entry.rows
+        self.room = room
+        self.searched_s = 0.0
         self._directory = directory
         self._schema = schema
         self._kernels = kernels
@@ -214,6 +231,7 @@ class SegmentReader:
     def field(self, name: str) -> SegmentField:
         """The vectors of a field and what searches them."""
         found = self._fields.get(name)
+        self.searched_s = time.monotonic()
         if found is None:
             found = SegmentField(self, self._schema.vector(name), self._kernels)
             with self._lock:
@@ -222,7 +240,24 @@ class SegmentReader:
 
     def open_field(self, name: str) -> SegmentField | None:
         """The same if it was asked for before: opens nothing."""
+        self.searched_s = time.monotonic()
         return self._fields.get(name)
+
+    def mapped_files(self) -> Iterator[tuple[Role, ArrayFile]]:
+        """The files that are mapped now."""
+        for files in (self._files, self._mapped):
+            for (role, _), file in list(files.items()):
+                yield role, file
+
+    @property
+    def derived_bytes(self) -> int:
+        """Bytes of memory of what was computed from the files and is kept."""
+        return sum(field.derived_bytes for field in list(self._fields.values()))
+
+    def forget_derived(self) -> None:
+        """Give up what was computed from the files; it is computed again when it is needed."""
+        for field in list(self._fields.values()):
+            field.forget_derived()
 
     def has_open_rows(self, with_payloads: bool) -> bool:
         """Whether the ids, and the payloads too, are open and verified."""
@@ -265,14 +300,16 @@ class SegmentField:
         # holds it, without waiting for the garbage collector.
         self._reader_of = ref(reader)
         self._declared = declared
-        self._kernels = kernels
+        self._room = reader.room
+        self._kernels = kernels if reader.room is None else windowed(kernels, self._file, reader.room)
         self._codes: ScalarCodes | None = None
         self._graph: HnswIndex | None = None
 
     @property
     def codes(self) -> ScalarCodes:
         """The quantised vectors, verified."""
-        if self._codes is None:
+        codes = self._codes
+        if codes is None:
             reader = _held(self._reader_of)
             arrays = reader.array_file(Role.CODES, self._declared.name).arrays
             codes = ScalarCodes.from_arrays(arrays, self._declared.metric)
@@ -283,7 +320,7 @@ class SegmentField:
                     field=f"segment {reader.segment_id}",
                 )
             self._codes = codes
-        return self._codes
+        return codes
 
     @property
     def has_codes(self) -> bool:
@@ -303,20 +340,42 @@ class SegmentField:
     @property
     def exact(self) -> FlatIndex:
         """Exact search over float32; the caller verifies by ``ensure`` first."""
+        self._settle()
         return FlatIndex(self._kernels, self.vectors.vectors, self._declared.metric)
 
     @property
     def scan(self) -> CodedFlatIndex:
         """A scan of the codes with a float32 rerank."""
+        self._settle()
         return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors)
 
     @property
     def graph(self) -> HnswIndex:
         """Graph search with a float32 rerank."""
-        if self._graph is None:
+        # Held here: to keep to a budget another thread may give up the one that is kept.
+        graph = self._graph
+        if graph is None:
             arrays = _held(self._reader_of).array_file(Role.GRAPH, self._declared.name).arrays
-            self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
-        return self._graph
+            graph = self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
+            if self._room is not None:
+                self._room.note_built()
+        self._settle()
+        return graph
+
+    @property
+    def derived_bytes(self) -> int:
+        """Bytes of memory of what was computed from the files and is kept."""
+        graph = self._graph
+        return 0 if graph is None else graph.derived_bytes
+
+    def forget_derived(self) -> None:
+        """Give up what was computed from the files; a search that uses it goes on."""
+        self._graph = None
+
+    def _settle(self) -> None:
+        """Between the parts of a search: each may take as much memory as all of them together are allowed."""
+        if self._room is not None:
+            self._room.settle()
 
     @property
     def verified(self) -> bool:
@@ -330,6 +389,16 @@ class SegmentField:
         self._file.ensure("vectors", slots)
         if self.vectors.norms is not None:
             self._file.ensure("norms", slots)
+
+    def original(self, slot: int) -> F32Array:
+        """The vector of a slot as it was given, to float32 rounding, (dim,) float32; verified."""
+        at = np.array([slot], np.int64)
+        self.ensure(at)
+        if self._room is None or self._room.fits:
+            return self.vectors.original(slot)
+        # A page would bring its surroundings along, megabytes for one vector.
+        read: F32Array = self._file.read_rows("vectors", at)[0]
+        return self.vectors.unnormalised(read, slot)
 
 
 def _held(reader_of: ref[SegmentReader]) -> SegmentReader:
@@ -399,6 +468,8 @@ class _Payloads(Sequence[bytes]):
             offsets = reader.array(Role.PAYLOAD, "offsets")[low : high + 2].tolist()
             data = reader.array(Role.PAYLOAD, "bytes")[offsets[0] : offsets[-1]].tobytes()
             starts = [offset - offsets[0] for offset in offsets]
+            if reader.room is not None:
+                reader.room.settle()
             return [data[starts[row - low] : starts[row - low + 1]] for row in rows]
         reader.ensure_payloads(np.array([at], np.int64))
         return reader.packed_payloads[at]

@@ -81,7 +81,10 @@ class FieldVectors:
 
     def original(self, slot: int) -> F32Array:
         """The vector as it was given, to float32 rounding, (dim,) float32."""
-        vector: F32Array = self.vectors[slot].copy()
+        return self.unnormalised(self.vectors[slot].copy(), slot)
+
+    def unnormalised(self, stored: F32Array, slot: int) -> F32Array:
+        """The vector of a slot in its own length, given as it is ``stored``, which is written to."""
         if self.norms is not None:
-            vector *= self.norms[slot]
-        return vector
+            stored *= self.norms[slot]
+        return stored

@@ -24,6 +24,7 @@ from vecdb.wire.replies import (
     encode_rankings,
     encode_snapshots,
     encode_stats,
+    encode_warm,
     encode_write_result,
 )
 from vecdb.wire.requests import decode_count, decode_get, decode_scroll, decode_search, decode_write
@@ -154,6 +155,10 @@ def _purge(database: Database, request: vecdb_pb2.PurgeRequest) -> Message:
     return encode_compaction(named_collection(database, request).purge(request.timeout_s))
 
 
+def _warm(database: Database, request: vecdb_pb2.WarmRequest) -> Message:
+    return encode_warm(named_collection(database, request).warm(with_vectors=request.with_vectors))
+
+
 def _create_snapshot(database: Database, request: vecdb_pb2.CreateSnapshotRequest) -> Message:
     return encode_snapshots([named_collection(database, request).create_snapshot(request.name)])
 
@@ -225,6 +230,7 @@ METHODS: Mapping[str, Method] = {
     "WaitIndexed": Method(vecdb_pb2.WaitIndexedRequest, _wait_indexed, Work.WAIT, bounded=False),
     "Compact": Method(vecdb_pb2.CompactRequest, _compact, Work.WAIT, bounded=False),
     "Purge": Method(vecdb_pb2.PurgeRequest, _purge, Work.WAIT, bounded=False),
+    "Warm": Method(vecdb_pb2.WarmRequest, _warm, Work.WAIT, bounded=False),
     "CreateSnapshot": Method(vecdb_pb2.CreateSnapshotRequest, _create_snapshot, Work.WAIT, bounded=False),
     "DropSnapshot": Method(vecdb_pb2.DropSnapshotRequest, _drop_snapshot, Work.WRITE),
     "ListSnapshots": Method(vecdb_pb2.ListSnapshotsRequest, _list_snapshots, Work.READ),

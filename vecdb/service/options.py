@@ -124,6 +124,8 @@ class ServeOptions:
         How often it then looks for what was written.
     log_archive
         As ``EngineOptions.log_archive``.
+    memory_budget_bytes
+        As ``EngineOptions.memory_budget_bytes``.
     """
 
     path: Path
@@ -132,6 +134,7 @@ class ServeOptions:
     read_only: bool = False
     refresh_interval_s: float = 1.0
     log_archive: Path | None = None
+    memory_budget_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not REFRESH_INTERVAL_S_MIN <= self.refresh_interval_s <= REFRESH_INTERVAL_S_MAX:

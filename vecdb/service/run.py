@@ -50,8 +50,12 @@ def _opened(options: ServeOptions) -> EmbeddedDatabase | ReadOnlyDatabase:
     from vecdb.engine.options import EngineOptions
 
     if options.read_only:
-        return open(options.path, options=EngineOptions(refresh_interval_s=options.refresh_interval_s), read_only=True)
-    return open(options.path, options=EngineOptions(log_archive=options.log_archive))
+        reading = EngineOptions(
+            refresh_interval_s=options.refresh_interval_s, memory_budget_bytes=options.memory_budget_bytes
+        )
+        return open(options.path, options=reading, read_only=True)
+    writing = EngineOptions(log_archive=options.log_archive, memory_budget_bytes=options.memory_budget_bytes)
+    return open(options.path, options=writing)
 
 
 async def _serve(database: EmbeddedDatabase | ReadOnlyDatabase, serve: ServeOptions) -> None:

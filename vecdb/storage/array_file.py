@@ -31,6 +31,7 @@ from vecdb.storage.array_format import (
 from vecdb.storage.checksum import BLOCK_BYTES, block_checksums, random_id
 from vecdb.storage.directory import FileWriter, MmapDirectory
 from vecdb.storage.file_reader import FileReader
+from vecdb.storage.io import address_of, translating
 from vecdb.types import AnyArray, BoolArray, I64Array, U64Array
 
 __all__ = ["ArrayFile", "ArraySource", "ArrayStream", "FileRef", "write_array_file"]
@@ -163,6 +164,54 @@ class ArrayFile:
             if role is not None and frame.role != role:
                 raise damaged(str(reader.path), 0, f"plays the role {frame.role!r}, not {role!r}")
             return cls(directory, ref, frame, reader.map())
+
+    @property
+    def address(self) -> int:
+        """Where its mapping begins in the memory of this process."""
+        return address_of(self._mapping)
+
+    def populate(self) -> None:
+        """Read all of it into memory; raises Corruption where the device cannot read it, as ``verify`` does."""
+        with translating(self._directory.path_of(self.ref.name), "read"):
+            self._directory.fs.populate(self._mapping)
+
+    def read_rows(self, array_name: str, rows: I64Array) -> AnyArray:
+        """Copies of rows of an array of numbers, (len(rows), ...), read without mapping a page.
+
+        Parameters
+        ----------
+        rows
+            (n,) int64, ascending, each once; ``ensure`` was called for them.
+
+        Raises
+        ------
+        Corruption
+            The device cannot read them.
+        """
+        entry = self._entries[array_name]
+        array = self.arrays[array_name]
+        if rows.shape[0] == 0:
+            return array[:0]
+        reader = self._reader_of_mapped_file()
+        if reader is None:
+            # The name is gone, and what is mapped is all that there is.
+            kept: AnyArray = array[rows]
+            return kept
+        with reader:
+            read = np.empty((rows.shape[0], *array.shape[1:]), array.dtype)
+            row_bytes = read.nbytes // rows.shape[0]
+            content = read.reshape(-1).view(np.uint8).data
+            at = 0
+            for first, count in _runs(rows, rows.shape[0]):
+                end = at + count * row_bytes
+                reader.pread_into(content[at:end], entry.offset + first * row_bytes)
+                at = end
+        return read
+
+    def release(self) -> None:
+        """Give back the memory that its pages take. Whoever is reading it reads on, and brings them back."""
+        with translating(self._directory.path_of(self.ref.name), "read"):
+            self._directory.fs.release(self._mapping)
 
     def verify(self) -> None:
         """Check every block that was not checked yet.

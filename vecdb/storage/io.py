@@ -12,11 +12,14 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import stat
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+
+import numpy as np
 
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable, VecdbError
 
@@ -32,6 +35,15 @@ _BUFFERS_MAX: Final = 1_024
 _PROT_READ: Final = 1
 _MAP_SHARED: Final = 1
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
+_MADV_WILLNEED: Final = 3
+_MADV_DONTNEED: Final = 4
+_MADV_POPULATE_READ: Final = 22
+"""Since Linux 5.14. What cannot be read is an error then, and no signal."""
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+_PROCESS_PAGES: Final = Path("/proc/self/statm")
+_PROCESS_MAPPINGS: Final = Path("/proc/self/smaps")
+_MAPPING: Final = re.compile(rb"^([0-9a-f]+)-[0-9a-f]+ .*\n(?:[A-Z].*\n){0,6}?Rss: +(\d+) kB$", re.MULTILINE)
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _EXHAUSTED: Final = frozenset({errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
@@ -41,6 +53,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class DiskFull(ResourceExhausted):
@@ -221,6 +234,43 @@ class FileSystem:
         weakref.finalize(pages, _libc.munmap, address, size_bytes).atexit = False
         return memoryview(pages).cast("B").toreadonly()
 
+    def populate(self, mapping: memoryview) -> None:
+        """Read a whole mapping into the memory of this process, unless it is there."""
+        if not len(mapping):
+            return
+        try:
+            _advise(mapping, _MADV_POPULATE_READ)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise OSError(errno.EIO, "a mapped page cannot be read") from error
+            if error.errno != errno.EINVAL:
+                raise
+            # An older system: have it read ahead, then touch every page.
+            _advise(mapping, _MADV_WILLNEED)
+            bytes(mapping[::_PAGE_BYTES])
+
+    def release(self, mapping: memoryview) -> None:
+        """Give back the memory that a mapping takes in this process. It stays readable: pages come back when used."""
+        if len(mapping):
+            _advise(mapping, _MADV_DONTNEED)
+
+    def open_process_pages(self) -> int:
+        """Open what ``mapped_bytes`` reads; a descriptor."""
+        return os.open(_PROCESS_PAGES, os.O_RDONLY | os.O_CLOEXEC)
+
+    def mapped_bytes(self, fd: int) -> int:
+        """Bytes of mapped files in the memory of the process that opened ``fd``, of all kinds: a few microseconds.
+
+        With many processors some hundred kilobytes may not be counted yet.
+        """
+        shared_pages = os.pread(fd, 256, 0).split()[2]
+        return int(shared_pages) * _PAGE_BYTES
+
+    def mapped_bytes_by_address(self) -> Mapping[int, int]:
+        """Bytes in the memory of this process of each of its mappings, by where it begins: some milliseconds."""
+        found = _MAPPING.findall(_content(_PROCESS_MAPPINGS))
+        return {int(address, 16): 1024 * int(kilobytes) for address, kilobytes in found}
+
     def lock(self, fd: int) -> bool:
         """Take the exclusive ``flock`` of an open file, at once or not at all."""
         try:
@@ -241,6 +291,33 @@ class FileSystem:
             while written < len(view):
                 written += os.pwrite(fd, view[written:], written)
         return fd
+
+
+def address_of(mapping: memoryview) -> int:
+    """Where a mapping begins."""
+    return int(np.frombuffer(mapping, np.uint8).ctypes.data)
+
+
+def _advise(mapping: memoryview, advice: int) -> None:
+    """Tell the system how a whole mapping is going to be used."""
+    address = address_of(mapping)
+    # Beside a mapping, anywhere else the same advice may destroy what is there.
+    assert address % _PAGE_BYTES == 0, "not a mapping"
+    if _libc.madvise(address, len(mapping), advice):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _content(path: Path) -> bytes:
+    """All that a file of the system says, which has no size."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(fd, 1 << 16):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def write_fully(fs: FileSystem, fd: int, buffers: Sequence[Buffer], offset: int) -> None:

@@ -354,7 +354,7 @@ class StatsRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("points", "deleted_rows", "unindexed_rows", "memtable_rows", "segments", "last_seq", "flushed_seq", "disk_bytes", "log_bytes", "role_bytes", "events")
+    __slots__ = ("points", "deleted_rows", "unindexed_rows", "memtable_rows", "segments", "last_seq", "flushed_seq", "disk_bytes", "log_bytes", "role_bytes", "events", "memory")
     class RoleBytesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +380,7 @@ class StatsReply(_message.Message):
     LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     points: int
     deleted_rows: int
     unindexed_rows: int
@@ -391,7 +392,52 @@ class StatsReply(_message.Message):
     log_bytes: int
     role_bytes: _containers.ScalarMap[str, int]
     events: _containers.ScalarMap[str, int]
-    def __init__(self, points: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., unindexed_rows: _Optional[int] = ..., memtable_rows: _Optional[int] = ..., segments: _Optional[int] = ..., last_seq: _Optional[int] = ..., flushed_seq: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., role_bytes: _Optional[_Mapping[str, int]] = ..., events: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    memory: MemoryUse
+    def __init__(self, points: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., unindexed_rows: _Optional[int] = ..., memtable_rows: _Optional[int] = ..., segments: _Optional[int] = ..., last_seq: _Optional[int] = ..., flushed_seq: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., role_bytes: _Optional[_Mapping[str, int]] = ..., events: _Optional[_Mapping[str, int]] = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ...) -> None: ...
+
+class MemoryUse(_message.Message):
+    __slots__ = ("budget_bytes", "mapped_bytes", "derived_bytes", "rows_bytes", "releases")
+    BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DERIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    budget_bytes: int
+    mapped_bytes: int
+    derived_bytes: int
+    rows_bytes: int
+    releases: int
+    def __init__(self, budget_bytes: _Optional[int] = ..., mapped_bytes: _Optional[int] = ..., derived_bytes: _Optional[int] = ..., rows_bytes: _Optional[int] = ..., releases: _Optional[int] = ...) -> None: ...
+
+class WarmRequest(_message.Message):
+    __slots__ = ("collection", "collection_id", "with_vectors")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_id: str
+    with_vectors: bool
+    def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ..., with_vectors: bool = ...) -> None: ...
+
+class WarmReply(_message.Message):
+    __slots__ = ("segments", "resident_bytes", "left_out_bytes", "kernels", "kernels_compiled", "compile_s", "verify_s", "read_s")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_COMPILED_FIELD_NUMBER: _ClassVar[int]
+    COMPILE_S_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_S_FIELD_NUMBER: _ClassVar[int]
+    READ_S_FIELD_NUMBER: _ClassVar[int]
+    segments: int
+    resident_bytes: int
+    left_out_bytes: int
+    kernels: int
+    kernels_compiled: int
+    compile_s: float
+    verify_s: float
+    read_s: float
+    def __init__(self, segments: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., left_out_bytes: _Optional[int] = ..., kernels: _Optional[int] = ..., kernels_compiled: _Optional[int] = ..., compile_s: _Optional[float] = ..., verify_s: _Optional[float] = ..., read_s: _Optional[float] = ...) -> None: ...
 
 class FlushRequest(_message.Message):
     __slots__ = ("collection", "collection_id")

@@ -124,6 +124,11 @@ class VecdbStub(object):
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.PurgeRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.CompactReply.FromString,
                 _registered_method=True)
+        self.Warm = channel.unary_unary(
+                '/vecdb.v1.Vecdb/Warm',
+                request_serializer=vecdb_dot_v1_dot_vecdb__pb2.WarmRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_vecdb__pb2.WarmReply.FromString,
+                _registered_method=True)
         self.CreateSnapshot = channel.unary_unary(
                 '/vecdb.v1.Vecdb/CreateSnapshot',
                 request_serializer=vecdb_dot_v1_dot_vecdb__pb2.CreateSnapshotRequest.SerializeToString,
@@ -268,6 +273,13 @@ class VecdbServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Warm(self, request, context):
+        """Brings what the next search needs into memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateSnapshot(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -385,6 +397,11 @@ def add_VecdbServicer_to_server(servicer, server):
                     servicer.Purge,
                     request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.PurgeRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_vecdb__pb2.CompactReply.SerializeToString,
+            ),
+            'Warm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Warm,
+                    request_deserializer=vecdb_dot_v1_dot_vecdb__pb2.WarmRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_vecdb__pb2.WarmReply.SerializeToString,
             ),
             'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSnapshot,
@@ -893,6 +910,33 @@ class Vecdb(object):
             '/vecdb.v1.Vecdb/Purge',
             vecdb_dot_v1_dot_vecdb__pb2.PurgeRequest.SerializeToString,
             vecdb_dot_v1_dot_vecdb__pb2.CompactReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Warm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.Vecdb/Warm',
+            vecdb_dot_v1_dot_vecdb__pb2.WarmRequest.SerializeToString,
+            vecdb_dot_v1_dot_vecdb__pb2.WarmReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from vecdb.requests import VectorColumn
-from vecdb.results import CollectionStats, CompactionReport, Hits, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    CollectionStats,
+    CompactionReport,
+    Hits,
+    MemoryUse,
+    Point,
+    SnapshotInfo,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.types import F32Array
 from vecdb.v1 import values_pb2, vecdb_pb2
 from vecdb.wire.ids import decode_ids, encode_ids
@@ -129,6 +138,13 @@ def encode_stats(stats: CollectionStats) -> vecdb_pb2.StatsReply:
         log_bytes=stats.log_bytes,
         role_bytes=dict(stats.role_bytes),
         events=dict(stats.events),
+        memory=vecdb_pb2.MemoryUse(
+            budget_bytes=stats.memory.budget_bytes,
+            mapped_bytes=stats.memory.mapped_bytes,
+            derived_bytes=stats.memory.derived_bytes,
+            rows_bytes=stats.memory.rows_bytes,
+            releases=stats.memory.releases,
+        ),
     )
 
 
@@ -146,6 +162,41 @@ def decode_stats(message: vecdb_pb2.StatsReply) -> CollectionStats:
         log_bytes=message.log_bytes,
         role_bytes=dict(message.role_bytes),
         events=dict(message.events),
+        memory=MemoryUse(
+            budget_bytes=message.memory.budget_bytes,
+            mapped_bytes=message.memory.mapped_bytes,
+            derived_bytes=message.memory.derived_bytes,
+            rows_bytes=message.memory.rows_bytes,
+            releases=message.memory.releases,
+        ),
+    )
+
+
+def encode_warm(report: WarmReport) -> vecdb_pb2.WarmReply:
+    """What a warming did."""
+    return vecdb_pb2.WarmReply(
+        segments=report.segments,
+        resident_bytes=report.resident_bytes,
+        left_out_bytes=report.left_out_bytes,
+        kernels=report.kernels,
+        kernels_compiled=report.kernels_compiled,
+        compile_s=report.compile_s,
+        verify_s=report.verify_s,
+        read_s=report.read_s,
+    )
+
+
+def decode_warm(message: vecdb_pb2.WarmReply) -> WarmReport:
+    """What a warming did."""
+    return WarmReport(
+        message.segments,
+        message.resident_bytes,
+        message.left_out_bytes,
+        message.kernels,
+        message.kernels_compiled,
+        message.compile_s,
+        message.verify_s,
+        message.read_s,
     )
 
 

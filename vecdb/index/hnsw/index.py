@@ -90,6 +90,14 @@ class HnswIndex:
         return self._codes.rows
 
     @property
+    def derived_bytes(self) -> int:
+        """Bytes of what was computed when the graph was opened, and is in no file."""
+        upper = self.graph.upper
+        return int(
+            self.graph.sketches.nbytes + self.graph.nibbles.table.nbytes + upper.table.nbytes + upper.norms.nbytes
+        )
+
+    @property
     def metric(self) -> Metric:
         """The metric that distances are reported in."""
         return self._codes.metric
