@@ -11,7 +11,7 @@ from vecdb.bench.engines.protocol import BenchVectors, Bound, Engine, few_of
 from vecdb.types import F32Array, Metric
 
 DEGREE = 32
-EF_CONSTRUCTION = 200
+EF_CONSTRUCTION = 400
 
 DIM_MIN = 64
 """The library's rotation knows no fewer dimensions."""

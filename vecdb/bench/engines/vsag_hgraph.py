@@ -11,7 +11,7 @@ import numpy as np
 from vecdb.bench.engines.protocol import BenchVectors, Bound, Engine, few_of, padded_rows
 from vecdb.types import F32Array, Metric
 
-MAX_DEGREE = 32
+MAX_DEGREE = 64
 EF_CONSTRUCTION = 300
 
 EF_SEARCH_MAX = 1_000
@@ -35,7 +35,7 @@ class VsagHgraph(Engine):
             "metric_type": METRICS[vectors.metric],
             "dim": vectors.dim,
             "index_param": {
-                "base_quantization_type": "sq8",
+                "base_quantization_type": "sq8_uniform",
                 "max_degree": MAX_DEGREE,
                 "ef_construction": EF_CONSTRUCTION,
                 "use_reorder": True,
