@@ -36,7 +36,7 @@ class SvsVamana(Engine):
         import svs
 
         self.svs, self.vectors = svs, vectors
-        # Under cosine on normalised vectors: the order is the same, and pruning by distance gives the better graph.
+        # Under cosine on normalised vectors: the order is the same.
         self.by_l2 = vectors.metric is not Metric.DOT
         self.alpha = ALPHA_L2 if self.by_l2 else ALPHA_INNER_PRODUCT
 

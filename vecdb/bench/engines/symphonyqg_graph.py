@@ -25,7 +25,7 @@ class SymphonyqgGraph(Engine):
         from rabitqlib import SymqgIndex
 
         self.vectors = vectors
-        # Under cosine on normalised vectors: distances are what its graph is pruned by.
+        # Under cosine on normalised vectors: the order is the same.
         self.metric = "ip" if vectors.metric is Metric.DOT else "l2"
         self.index: Any = SymqgIndex(max(vectors.dim, DIM_MIN), DEGREE, self.metric)
         self.queries = filled(vectors.unit_queries)
