@@ -36,8 +36,7 @@ class SvsVamana(Engine):
         import svs
 
         self.svs, self.vectors = svs, vectors
-        # Under cosine on normalised vectors: the order is the same.
-        self.by_l2 = vectors.metric is not Metric.DOT
+        self.by_l2 = vectors.metric is Metric.L2
         self.alpha = ALPHA_L2 if self.by_l2 else ALPHA_INNER_PRODUCT
 
     def build(self) -> None:
