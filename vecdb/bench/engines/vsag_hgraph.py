@@ -47,7 +47,8 @@ class VsagHgraph(Engine):
 
     def build(self) -> None:
         """Add all rows in one call."""
-        rows = self.vectors.unit_train
+        # A copy: rows that may not be written to end the process.
+        rows = np.array(self.vectors.unit_train)
         self.index.build(rows, np.arange(len(rows), dtype=np.int64), *rows.shape)
 
     def bind(self, k: int, effort: int) -> Bound:
