@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "vecdb", "numpy", "numba", "llvmlite", "lmdb", "grpcio", "protobuf", "hnswlib", "faiss-cpu", "usearch", "h5py",
+    "vecdb", "numpy", "numba", "llvmlite", "lmdb", "grpcio", "protobuf", "hnswlib", "faiss-cpu", "usearch",
+    "scalable-vs", "rabitqlib", "pyvsag", "zvec", "h5py",
 )  # fmt: skip
 
 TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_fp16", "asimd", "sve")

@@ -36,6 +36,11 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "faiss-hnsw-sq8": ("#67a9cf", "v", "--"),
     "faiss-flat": ("#2166ac", "*", ""),
     "usearch": ("#1b7837", "P", "-"),
+    "svs-vamana": ("#c2a5cf", "h", "--"),
+    "svs-vamana-f16": ("#762a83", "h", "-"),
+    "symphonyqg": ("#b8860b", "X", "-"),
+    "vsag-hgraph-sq8": ("#5aae61", "p", "-"),
+    "zvec-hnsw-int8": ("#35978f", "d", "-"),
 }
 """Colour, marker and line of each engine, the same in every picture."""
 

@@ -76,6 +76,26 @@ ENTRIES: tuple[EngineEntry, ...] = (
         "faiss-flat", ("faiss_index", "FaissFlat"), "faiss-cpu", "faiss", "FAISS, exact scan", exact=True
     ),
     EngineEntry("usearch", ("usearch_graph", "UsearchGraph"), "usearch", "usearch", "USearch over float32"),
+    EngineEntry(
+        "svs-vamana", ("svs_vamana", "SvsVamana"), "scalable-vs", "svs",
+        "Scalable Vector Search, Vamana of degree 32 over float32", ("float32", 32),
+    ),
+    EngineEntry(
+        "svs-vamana-f16", ("svs_vamana", "SvsVamana"), "scalable-vs", "svs",
+        "Scalable Vector Search, Vamana of degree 64 over float16", ("float16", 64),
+    ),
+    EngineEntry(
+        "symphonyqg", ("symphonyqg_graph", "SymphonyqgGraph"), "rabitqlib", "rabitqlib",
+        "SymphonyQG of rabitqlib, degree 32, one-bit codes of neighbours beside float32",
+    ),
+    EngineEntry(
+        "vsag-hgraph-sq8", ("vsag_hgraph", "VsagHgraph"), "pyvsag", "pyvsag",
+        "VSAG's HGraph over 8-bit codes, reranked by float32",
+    ),
+    EngineEntry(
+        "zvec-hnsw-int8", ("zvec_hnsw", "ZvecHnsw"), "zvec", "zvec",
+        "zvec's HNSW over 8-bit codes, reranked by float32",
+    ),
 )  # fmt: skip
 
 BY_NAME = {entry.name: entry for entry in ENTRIES}
