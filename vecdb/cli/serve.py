@@ -18,6 +18,8 @@ OPTIONS = (
     "sessions_max",
 )  # fmt: skip
 
+SERVE_OPTIONS = ("warm_up", "read_only", "refresh_interval_s", "log_archive", "build_threads")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -62,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-archive", metavar="DIR", type=Path, help="keep log files here, to restore backups as of any later write"
     )
+    parser.add_argument(
+        "--build-threads",
+        metavar="N",
+        type=int,
+        help="threads that build a graph together (default: one for each core)",
+    )
     add_config_argument(parser)
 
 
@@ -76,7 +84,7 @@ def run(namespace: argparse.Namespace) -> int:
     server = ServerOptions(**settings.chosen(OPTIONS, namespace))
     with _logging_to_stderr():
         _log.info("starting: opening the database")
-        chosen = settings.chosen(("warm_up", "read_only", "refresh_interval_s", "log_archive"), namespace)
+        chosen = settings.chosen(SERVE_OPTIONS, namespace)
         return run_server(ServeOptions(path, server, **chosen))
 
 

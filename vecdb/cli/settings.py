@@ -53,6 +53,7 @@ KINDS: Mapping[str, Kind] = {
     "read_only": FLAG,
     "refresh_interval_s": SECONDS,
     "log_archive": PATH,
+    "build_threads": COUNT,
     "deadline_s": SECONDS,
     "grace_s": SECONDS,
     "requests_max": COUNT,

@@ -22,6 +22,7 @@ from vecdb.engine.merge_room import MergePart, may_have_reserve
 from vecdb.engine.state import CollectionState
 from vecdb.engine.writer import Writer
 from vecdb.errors import ResourceExhausted
+from vecdb.index.hnsw import Crew
 from vecdb.segment.journal import Deletes, requests_of
 from vecdb.segment.merge import Merge, MergeSource, all_deletes, kept_deletes, write_merged
 from vecdb.segment.reader import SegmentReader
@@ -36,10 +37,13 @@ class Merger:
     ----------
     damaged
         The numbers of segments that cannot be read, as they are known by then.
+    crew
+        Builds the graphs of new segments.
     """
 
-    def __init__(self, state: CollectionState, writer: Writer, damaged: Collection[int]) -> None:
+    def __init__(self, state: CollectionState, writer: Writer, damaged: Collection[int], crew: Crew) -> None:
         self._state = state
+        self._crew = crew
         self._writer = writer
         self._damaged = damaged
 
@@ -93,7 +97,7 @@ class Merger:
         entry = write_merged(writer, merge, schema, state.kernels, state.closing.is_set)
         reader = state.open_segment(entry)
         for declared in lacking_graphs(entry, schema, state.options):
-            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set))
+            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set, self._crew))
         for file in reader.entry.files:
             state.check_not_closing()
             reader.array_file(file.role, file.field).verify()

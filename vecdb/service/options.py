@@ -122,8 +122,8 @@ class ServeOptions:
         Serve only reads, of a directory that another process may write to.
     refresh_interval_s
         How often it then looks for what was written.
-    log_archive
-        As ``EngineOptions.log_archive``.
+    log_archive, build_threads
+        As of ``EngineOptions``; ``None`` for its defaults.
     """
 
     path: Path
@@ -132,6 +132,7 @@ class ServeOptions:
     read_only: bool = False
     refresh_interval_s: float = 1.0
     log_archive: Path | None = None
+    build_threads: int | None = None
 
     def __post_init__(self) -> None:
         if not REFRESH_INTERVAL_S_MIN <= self.refresh_interval_s <= REFRESH_INTERVAL_S_MAX:

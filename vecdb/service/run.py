@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vecdb.service.options import ServeOptions
@@ -51,7 +52,10 @@ def _opened(options: ServeOptions) -> EmbeddedDatabase | ReadOnlyDatabase:
 
     if options.read_only:
         return open(options.path, options=EngineOptions(refresh_interval_s=options.refresh_interval_s), read_only=True)
-    return open(options.path, options=EngineOptions(log_archive=options.log_archive))
+    engine = EngineOptions(log_archive=options.log_archive)
+    if options.build_threads is not None:
+        engine = replace(engine, build_threads=options.build_threads)
+    return open(options.path, options=engine)
 
 
 async def _serve(database: EmbeddedDatabase | ReadOnlyDatabase, serve: ServeOptions) -> None:
