@@ -18,7 +18,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.errors import Cancelled, Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
-from vecdb.index.hnsw import Crew, HnswBuilder, HnswParams
+from vecdb.index.hnsw import Crew, HnswBuilder, HnswParams, LentGraph
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, IndexKind, VectorField
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
@@ -44,8 +44,14 @@ def build_graph(
     kernels: Kernels,
     cancelled: Callable[[], bool],
     crew: Crew,
+    lent: LentGraph | None = None,
 ) -> SegmentFile:
     """Build the graph of a field and write it.
+
+    Parameters
+    ----------
+    lent
+        A graph to go on from; ``None`` to build it from nothing.
 
     Raises
     ------
@@ -54,7 +60,7 @@ def build_graph(
     """
     spec = declared.index
     params = HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed)
-    builder = HnswBuilder(kernels, reader.field(declared.name).codes, params, crew)
+    builder = HnswBuilder(kernels, reader.field(declared.name).codes, params, crew, lent)
     if not builder.run(cancelled):
         raise Cancelled("the graph is not needed any more", field=declared.name)
     return writer.write(Role.GRAPH, builder.arrays(), declared.name)

@@ -2,8 +2,9 @@
 
 from vecdb.index.hnsw.breadth import ef_for_recall
 from vecdb.index.hnsw.builder import HnswBuilder
+from vecdb.index.hnsw.graft import LentGraph
 from vecdb.index.hnsw.index import HnswIndex
 from vecdb.index.hnsw.params import HnswParams
 from vecdb.index.hnsw.phase import Crew
 
-__all__ = ["Crew", "HnswBuilder", "HnswIndex", "HnswParams", "ef_for_recall"]
+__all__ = ["Crew", "HnswBuilder", "HnswIndex", "HnswParams", "LentGraph", "ef_for_recall"]

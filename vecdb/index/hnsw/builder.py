@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vecdb.index.codes import ScalarCodes
+from vecdb.index.hnsw.graft import LentGraph
 from vecdb.index.hnsw.growth import Growth, Phases, Site, empty_layer
 from vecdb.index.hnsw.levels import insertion_order
 from vecdb.index.hnsw.params import HnswParams
@@ -44,11 +45,19 @@ class HnswBuilder:
         The threads that build it: the one that calls ``run``, and those that help it.
     """
 
-    def __init__(self, kernels: Kernels, codes: ScalarCodes, params: HnswParams, crew: Crew = ALONE) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        codes: ScalarCodes,
+        params: HnswParams,
+        crew: Crew = ALONE,
+        lent: LentGraph | None = None,
+    ) -> None:
         self._kernels = kernels
         self._params = params
         self._codes = codes
         self._crew = crew
+        self._lent = lent
         self._alpha = ALPHA_ONE if codes.metric is Metric.DOT else _ALPHA
         self._arrays: dict[str, AnyArray] | None = None
         self._growth = Growth(kernels)
@@ -117,9 +126,12 @@ class HnswBuilder:
         layer = empty_layer(space, 2 * m)
         site = Site(layer, _upper(places, above_space, finished, m), True, Prune(2 * m, self._alpha))
         if self._codes.rows:
-            _seed(layer, places, above, places)
-            yield from growth.insert(site, order, max(1, places.shape[0]), ef)
-            yield from growth.refine(site, np.sort(order), min(_REFINE_EF, ef))
+            if self._lent is None:
+                _seed(layer, places, above, places)
+                yield from growth.insert(site, order, max(1, places.shape[0]), ef)
+                yield from growth.refine(site, np.sort(order), min(_REFINE_EF, ef))
+            else:
+                yield from self._extend(site, order, above, self._lent)
             yield from growth.connect(site, int(places[0]))
         self._arrays = {
             "links": np.ascontiguousarray(layer.links[:, : 2 * m]),
@@ -127,6 +139,20 @@ class HnswBuilder:
             "upper_links": site.upper.links,
             "level_starts": site.upper.level_starts,
         }
+
+    def _extend(self, site: Site, order: I32Array, above: I32Array, lent: LentGraph) -> Phases:
+        """Fill the bottom layer by a lent graph and the rows that it does not have."""
+        growth, ef = self._growth, self._params.ef_construction
+        yield from growth.graft(site, lent)
+        linked = site.layer.degrees > 0
+        fresh = order[~linked[order]]
+        places = site.upper.rows
+        bare = ~linked[places]
+        _seed(site.layer, places[bare], above[bare], places)
+        nodes = np.concatenate([np.flatnonzero(linked).astype(np.int32), fresh])
+        yield from growth.insert(site, nodes, nodes.shape[0] - fresh.shape[0], ef)
+        yield from growth.refine(site, np.sort(fresh), min(_REFINE_EF, ef))
+        yield from growth.trim(site)
 
 
 def _upper(places: I32Array, space: BuildSpace, finished: list[I32Array], m: int) -> UpperLayers:

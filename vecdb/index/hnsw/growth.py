@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from vecdb.index.hnsw.graft import LentGraph
 from vecdb.index.hnsw.phase import Pace, Phase
 from vecdb.kernels.arrays import BuildSpace, Layer, Prune, UpperLayers
 from vecdb.kernels.protocol import Kernels
@@ -89,6 +90,8 @@ class Growth:
         No node of the layer has more links than it may keep afterwards, if those that are not refined had not before.
         """
         layer, degree_max = site.layer, site.prune.degree_max
+        if nodes.shape[0] == 0:
+            return
         proposals = np.empty((nodes.shape[0], degree_max), np.int32)
         yield self._propose(site, nodes, ef, proposals)
         layer.links[nodes, :degree_max] = proposals
@@ -109,6 +112,19 @@ class Growth:
 
         yield Phase(len(runs), sort, Pace(1, 1))
         yield Phase(layer.degrees.shape[0], regroup, self._accepting)
+
+    def graft(self, site: Site, lent: LentGraph) -> Phases:
+        """Give the rows of a lent graph the links that they had there; those that are gone are cut out."""
+        layer, kept, width = site.layer, lent.kept(), lent.links.shape[1]
+
+        def graft(first: int, end: int) -> None:
+            rows = lent.rows[kept[first:end]]
+            links, candidates = lent.links_of(kept[first:end])
+            layer.links[rows, :width] = links
+            layer.degrees[rows] = (links >= 0).sum(axis=1)
+            self._accept_pairs(site, *_grouped(candidates), site.prune.degree_max)
+
+        yield Phase(kept.shape[0], graft, Pace(64, _CALL_ROWS_MAX))
 
     def trim(self, site: Site) -> Phases:
         """Prune every node to as many links as it may keep."""
