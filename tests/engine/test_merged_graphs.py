@@ -73,7 +73,7 @@ def test_the_source_with_most_rows_lends_its_graph(tmp_path):
     assert (lent.rows >= 0).sum() == kept.shape[0]
     np.testing.assert_array_equal(lent.links, sources[1].reader.field(declared.name).graph.graph.links)
     # Too little of the whole; too little kept of it; no graph at all.
-    assert lent_graph([sources[0], MergeSource(sources[1].reader, kept[:120]), *[sources[0]] * 5], declared) is None
+    assert lent_graph([sources[0], MergeSource(sources[1].reader, kept[:120]), *[sources[0]] * 15], declared) is None
     assert lent_graph([MergeSource(sources[1].reader, kept[:70])], declared) is None
     assert lent_graph([sources[2]], declared) is None
     database.close()

@@ -14,11 +14,11 @@ from vecdb.schema import VectorField
 from vecdb.segment.layout import Role
 from vecdb.segment.merge import MergeSource, kept_slots
 
-_SHARE_MIN = 0.5
-"""Of the rows of the new graph that come from the lent one; with fewer, building anew costs little more."""
+_SHARE_MIN = 0.2
+"""Of the rows of the new graph that come from the lent one; with fewer, building from nothing costs little more."""
 
-_KEPT_MIN = 0.5
-"""Of the rows of the lent graph that are kept; with fewer, too little of it is left to be mended."""
+_KEPT_MIN = 0.7
+"""Of the rows of the lent graph that are kept; with fewer, searches take more distances than in a graph from nothing."""
 
 
 def lent_graph(sources: Sequence[MergeSource], declared: VectorField) -> LentGraph | None:
