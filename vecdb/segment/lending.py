@@ -18,7 +18,7 @@ _SHARE_MIN = 0.2
 """Of the rows of the new graph that come from the lent one; with fewer, building from nothing costs little more."""
 
 _KEPT_MIN = 0.7
-"""Of the rows of the lent graph that are kept; with fewer, searches take more distances than in a graph from nothing."""
+"""Of the rows of the lent graph that are kept; with fewer, searches take more distances than in a new one."""
 
 
 def lent_graph(sources: Sequence[MergeSource], declared: VectorField) -> LentGraph | None:
