@@ -18,7 +18,7 @@ OPTIONS = (
     "sessions_max",
 )  # fmt: skip
 
-SERVED = ("warm_up", "read_only", "refresh_interval_s", "log_archive", "memory_budget_bytes")
+SERVED = ("warm_up", "read_only", "refresh_interval_s", "log_archive", "memory_budget_bytes", "build_threads")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory-budget-bytes", metavar="N", type=int,
         help="memory that searching may take; beyond it memory is given back and filled again (default: no budget)",
     )  # fmt: skip
+    parser.add_argument(
+        "--build-threads",
+        metavar="N",
+        type=int,
+        help="threads that build a graph together (default: one for each core)",
+    )
     add_config_argument(parser)
 
 

@@ -54,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "refresh_interval_s": SECONDS,
     "log_archive": PATH,
     "memory_budget_bytes": COUNT,
+    "build_threads": COUNT,
     "deadline_s": SECONDS,
     "grace_s": SECONDS,
     "requests_max": COUNT,

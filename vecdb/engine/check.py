@@ -5,13 +5,14 @@ A check owns the directory while it runs. It goes on after a problem, so that on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vecdb.engine.catalogue import CATALOGUE_MIRROR, Catalogue
 from vecdb.engine.check_collection import CollectionCheck
 from vecdb.engine.database import choose_kernels
+from vecdb.engine.graph_digest import GraphDigest
 from vecdb.engine.marker import MARKER, read_marker
 from vecdb.engine.problem import Kind, Notes, Problem, Progress
 from vecdb.engine.quarantine import QUARANTINE, REPAIRING
@@ -38,6 +39,8 @@ class CheckReport:
         What was read.
     points
         Live points in segments; those that are only in the log come on top.
+    graphs
+        The graphs of segments that are whole, by collection and segment.
     """
 
     problems: tuple[Problem, ...]
@@ -45,6 +48,7 @@ class CheckReport:
     files: int
     size_bytes: int
     points: int
+    graphs: tuple[GraphDigest, ...]
 
     @property
     def ok(self) -> bool:
@@ -60,6 +64,7 @@ class CheckReport:
             "files": self.files,
             "size_bytes": self.size_bytes,
             "points": self.points,
+            "graphs": [asdict(each) for each in self.graphs],
         }
 
 
@@ -109,7 +114,9 @@ class _Checker:
         if self._root.exists(RESERVE_NAME):
             # Nothing is in it.
             size_bytes -= self._root.fs.size_of(self._root.path_of(RESERVE_NAME)) or 0
-        return CheckReport(tuple(notes.problems), self._collections, notes.files, size_bytes, notes.points)
+        return CheckReport(
+            tuple(notes.problems), self._collections, notes.files, size_bytes, notes.points, tuple(notes.graphs)
+        )
 
     def check(self) -> None:
         notes, root = self._notes, self._root

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from vecdb.bitmap import LiveRows
 from vecdb.engine.fitting import misfits
+from vecdb.engine.graph_digest import GraphDigest, content_digest
 from vecdb.engine.liveness import History, live_rows, row_hashes
 from vecdb.engine.log_record import AppliedRequest, decode_record
 from vecdb.engine.manifest import LIVE_PREFIX, MANIFEST_KEY, REQUEST_PREFIX, Manifest, read_live_rows
@@ -23,7 +24,7 @@ from vecdb.requests import check_against_schema
 from vecdb.schema import CollectionSchema
 from vecdb.segment.ids import id_of
 from vecdb.segment.journal import deletes_of, requests_of
-from vecdb.segment.layout import SegmentEntry
+from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import DATA_NAME, Fingerprint
@@ -158,6 +159,11 @@ class CollectionCheck:
         for role, field, message in misfits(reader, entry, manifest.hash_key, self._kernels):
             file = entry.file(role, field)
             notes.wrong(name if file is None else file.ref.name, f"{name}: {message}")
+        for declared in manifest.schema.vectors:
+            if entry.file(Role.GRAPH, declared.name) is not None:
+                arrays = reader.array_file(Role.GRAPH, declared.name).arrays
+                rows, digest = reader.field(declared.name).slots, content_digest(arrays)
+                notes.graphs.append(GraphDigest(self._called, entry.segment_id, declared.name, rows, digest))
         self._vectors(name, reader, entry, manifest.schema)
 
     def _vectors(self, name: str, reader: SegmentReader, entry: SegmentEntry, schema: CollectionSchema) -> None:

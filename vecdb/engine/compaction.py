@@ -23,7 +23,7 @@ from vecdb.engine.merge_room import has_room
 from vecdb.engine.merger import Merger
 from vecdb.engine.postponed import Postponed
 from vecdb.engine.state import CollectionState
-from vecdb.engine.threads import Pool
+from vecdb.engine.threads import Threads
 from vecdb.engine.writer import Writer
 from vecdb.errors import (
     Cancelled,
@@ -58,7 +58,7 @@ class Compactor:
     def __init__(
         self,
         state: CollectionState,
-        pool: Pool,
+        threads: Threads,
         writer: Writer,
         flush: Callable[[], object],
         on_merged: Callable[[], None],
@@ -73,10 +73,10 @@ class Compactor:
             options.memtable_size_bytes,
             options.segment_size_bytes_max,
         )
-        self._work = BackgroundWork(pool, self._merge_what_is_due)
+        self._work = BackgroundWork(threads.compacting, self._merge_what_is_due)
         self._requests: deque[_Request] = deque()
         self._postponed = Postponed(state)
-        self._merger = Merger(state, writer, self._postponed.damaged)
+        self._merger = Merger(state, writer, self._postponed.damaged, threads.crew)
         self._alarm = Alarm(self.schedule)
         self._died = 0
 

@@ -82,7 +82,7 @@ class EmbeddedDatabase(Database):
         self._catalogue = catalogue
         self._resources = resources
         self._collections = directory.child(COLLECTIONS, create=True)
-        self._threads = Threads(options.writer_threads)
+        self._threads = Threads(options.writer_threads, options.build_threads)
         self._open = Leases(options.open_collections_max, self._open_collection)
         self._lookup = Lookup(lambda: catalogue.entries, self._open)
         self._changing = threading.Lock()

@@ -1,7 +1,8 @@
 """Index building: graphs of flushed segments, built in the background and attached by a commit of their own.
 
-Until its graph is attached a segment is scanned. A build works in steps of at most 20 ms and looks between them whether
-the collection is closing; an abandoned build leaves nothing behind and is begun again at the next open.
+Until its graph is attached a segment is scanned. A build works in steps of at most 20 ms, on several threads, and looks
+between them whether the collection is closing; an abandoned build leaves nothing behind and is begun again at the next
+open.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.errors import Cancelled, Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
-from vecdb.index.hnsw import HnswBuilder, HnswParams
+from vecdb.index.hnsw import Crew, HnswBuilder, HnswParams, LentGraph
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, IndexKind, VectorField
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
@@ -42,18 +43,25 @@ def build_graph(
     writer: SegmentWriter,
     kernels: Kernels,
     cancelled: Callable[[], bool],
+    crew: Crew,
+    lent: LentGraph | None = None,
 ) -> SegmentFile:
     """Build the graph of a field and write it.
+
+    Parameters
+    ----------
+    lent
+        A graph to go on from; ``None`` to build it from nothing.
 
     Raises
     ------
     Cancelled
-        ``cancelled``, asked about every 20 ms, said so; nothing was written.
+        ``cancelled``, asked every few milliseconds, said so; nothing was written.
     """
     spec = declared.index
     params = HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed)
-    builder = HnswBuilder(kernels, reader.field(declared.name).codes, params)
-    if not builder.run(cancelled=cancelled):
+    builder = HnswBuilder(kernels, reader.field(declared.name).codes, params, crew, lent)
+    if not builder.run(cancelled):
         raise Cancelled("the graph is not needed any more", field=declared.name)
     return writer.write(Role.GRAPH, builder.arrays(), declared.name)
 
@@ -61,8 +69,9 @@ def build_graph(
 class Indexer:
     """Builds what a collection's segments lack."""
 
-    def __init__(self, state: CollectionState, pool: Pool) -> None:
+    def __init__(self, state: CollectionState, pool: Pool, crew: Crew) -> None:
         self._state = state
+        self._crew = crew
         self._work = BackgroundWork(pool, self._build_what_lacks)
         self._changed = threading.Condition()
         self._failed: dict[tuple[int, str], BaseException] = {}
@@ -188,7 +197,7 @@ class Indexer:
         state = self._state
         number = reader.entry.segment_id
         writer = SegmentWriter(state.directory, number, state.manifest.schema)
-        file = build_graph(reader, declared, writer, state.kernels, lambda: not self._may_build(number))
+        file = build_graph(reader, declared, writer, state.kernels, lambda: not self._may_build(number), self._crew)
         with state.replacing:
             if state.manifest.segment(reader.segment_id) is None:
                 # It was merged into another one meanwhile.

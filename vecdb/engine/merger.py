@@ -21,8 +21,11 @@ from vecdb.engine.manifest import Manifest
 from vecdb.engine.merge_room import MergePart, may_have_reserve
 from vecdb.engine.state import CollectionState
 from vecdb.engine.writer import Writer
-from vecdb.errors import ResourceExhausted
+from vecdb.errors import Corruption, ResourceExhausted
+from vecdb.index.hnsw import Crew, LentGraph
+from vecdb.schema import VectorField
 from vecdb.segment.journal import Deletes, requests_of
+from vecdb.segment.lending import lent_graph
 from vecdb.segment.merge import Merge, MergeSource, all_deletes, kept_deletes, write_merged
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.writer import SegmentWriter
@@ -36,10 +39,13 @@ class Merger:
     ----------
     damaged
         The numbers of segments that cannot be read, as they are known by then.
+    crew
+        Builds the graphs of new segments.
     """
 
-    def __init__(self, state: CollectionState, writer: Writer, damaged: Collection[int]) -> None:
+    def __init__(self, state: CollectionState, writer: Writer, damaged: Collection[int], crew: Crew) -> None:
         self._state = state
+        self._crew = crew
         self._writer = writer
         self._damaged = damaged
 
@@ -93,7 +99,8 @@ class Merger:
         entry = write_merged(writer, merge, schema, state.kernels, state.closing.is_set)
         reader = state.open_segment(entry)
         for declared in lacking_graphs(entry, schema, state.options):
-            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set))
+            lent = self._lent(merge, declared)
+            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set, self._crew, lent))
         for file in reader.entry.files:
             state.check_not_closing()
             reader.array_file(file.role, file.field).verify()
@@ -101,6 +108,14 @@ class Merger:
             field = reader.field(name)
             _ = field.graph if field.has_graph else field.codes
         return reader
+
+    def _lent(self, merge: Merge, declared: VectorField) -> LentGraph | None:
+        """The graph to go on from; a damaged one is told of, and replaced by one that needs none."""
+        try:
+            return lent_graph(merge.sources, declared)
+        except Corruption as error:
+            self._state.tell_damage(error)
+            return None
 
     def _replace(self, kept: Mapping[int, I64Array], writer: SegmentWriter, reader: SegmentReader | None) -> None:
         """Commit and publish the new segment in the place of those of which these rows were kept."""

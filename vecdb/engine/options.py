@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from vecdb.engine.threads import cores_allowed
 from vecdb.errors import InvalidArgument
 from vecdb.query.plan import GRAPH_ROWS_MIN
 
 MEMORY_BUDGET_BYTES_MIN = 2**20
 _ROWS_BYTES_MAX = 2 * 2**30
+BUILD_THREADS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ class EngineOptions:
         Collections kept open; the least recently used is closed for another.
     writer_threads
         Threads that commit writes, for all collections together.
+    build_threads
+        Threads that build a graph together, whichever collection it is of; by default as many as there are cores that
+        the process may use, at most ``BUILD_THREADS_MAX``. They are niced: searches and writes go first.
     log_kept_bytes
         A closing collection leaves at most this much in its log, and writes a segment if there is more.
     log_file_bytes_first
@@ -81,6 +86,7 @@ class EngineOptions:
     segment_size_bytes_max: int = 8 * 2**30
     open_collections_max: int = 64
     writer_threads: int = 2
+    build_threads: int = field(default_factory=lambda: min(cores_allowed(), BUILD_THREADS_MAX))
     log_kept_bytes: int = 2**20
     verify_ahead_bytes_max: int = 4 * 2**30
     log_file_bytes_first: int = 2**20
@@ -103,6 +109,7 @@ class EngineOptions:
             ("segment_size_bytes_max", 1, 2**50),
             ("open_collections_max", 1, 100_000),
             ("writer_threads", 1, 64),
+            ("build_threads", 1, BUILD_THREADS_MAX),
             ("log_kept_bytes", 0, 2**40),
             ("log_file_bytes_first", 4096, 2**30),
             ("reserve_size_bytes", 0, 2**40),

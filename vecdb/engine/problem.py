@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from vecdb.engine.graph_digest import GraphDigest
 from vecdb.errors import FailedPrecondition, VecdbError
 
 Progress: TypeAlias = Callable[[str], None]
@@ -83,12 +84,15 @@ class Notes:
         Files looked at.
     points
         Live points in segments.
+    graphs
+        What was found to be whole.
     """
 
     def __init__(self, progress: Progress) -> None:
         self.problems: list[Problem] = []
         self.files = 0
         self.points = 0
+        self.graphs: list[GraphDigest] = []
         self._progress = progress
 
     @contextmanager

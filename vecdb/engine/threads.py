@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from vecdb.errors import ResourceExhausted
+from vecdb.index.hnsw import Crew
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -38,20 +39,34 @@ class Pool(ThreadPoolExecutor):
             raise ResourceExhausted(f"no thread could be started: {error}", field="threads") from error
 
 
+def cores_allowed() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class Threads:
     """Pools for committing writes, for flushing, for building indexes, for merging segments and for verifying files.
 
     Threads start when they are first needed.
+
+    Parameters
+    ----------
+    build_threads
+        Threads that build one graph together: the one that builds indexes or merges segments, and helpers that both
+        share.
     """
 
-    def __init__(self, writer_threads: int) -> None:
+    def __init__(self, writer_threads: int, build_threads: int = 1) -> None:
         self.writers = Pool(writer_threads, "vecdb-writer")
         self.flushing = Pool(1, "vecdb-flush")
         self.indexing = Pool(1, "vecdb-index", initializer=_be_nice)
         self.compacting = Pool(1, "vecdb-compact", initializer=_be_nice)
         self.verifying = Pool(1, "vecdb-verify", initializer=_be_nice)
+        helpers = build_threads - 1
+        self.helping = Pool(max(1, helpers), "vecdb-build", initializer=_be_nice)
+        self.crew = Crew(helpers, self.helping if helpers else None)
 
     def shut_down(self) -> None:
         """Wait for what runs and end the threads."""
-        for pool in (self.flushing, self.indexing, self.compacting, self.verifying, self.writers):
+        for pool in (self.flushing, self.indexing, self.compacting, self.helping, self.verifying, self.writers):
             pool.shutdown(wait=True, cancel_futures=False)

@@ -192,6 +192,16 @@ def _gather(data: AnyArray, starts: I64Array, lengths: I64Array) -> AnyArray:
     return data[np.repeat(starts - begins, lengths) + np.arange(total)]
 
 
+def kept_slots(source: MergeSource, name: str) -> I64Array:
+    """The slots of a field, ascending, whose rows are kept of a source: those of the new segment, in this order."""
+    slot_rows = source.reader.field(name).vectors.slot_rows
+    if slot_rows is None:
+        return source.rows
+    kept = np.zeros(source.reader.rows, np.bool_)
+    kept[source.rows] = True
+    return np.flatnonzero(kept[slot_rows])
+
+
 def _vectors(
     sources: Sequence[MergeSource], declared: VectorField, go_on: Callable[[], None]
 ) -> Mapping[str, ArraySource]:
@@ -202,14 +212,11 @@ def _vectors(
     fields = [source.reader.field(declared.name).vectors for source in sources]
     for source, field in zip(sources, fields, strict=True):
         count = source.rows.shape[0]
+        slots.append(kept_slots(source, declared.name))
         if field.slot_rows is None:
-            slots.append(source.rows)
             slot_rows.append(np.arange(base, base + count))
         else:
-            new_rows = np.full(source.reader.rows, -1, np.int64)
-            new_rows[source.rows] = np.arange(base, base + count)
-            slots.append(np.flatnonzero(new_rows[field.slot_rows] >= 0))
-            slot_rows.append(new_rows[field.slot_rows[slots[-1]]])
+            slot_rows.append(base + np.searchsorted(source.rows, field.slot_rows[slots[-1]]))
         base += count
     piece_slots = max(1, _PIECE_BYTES // (4 * declared.dim))
 

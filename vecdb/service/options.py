@@ -122,10 +122,8 @@ class ServeOptions:
         Serve only reads, of a directory that another process may write to.
     refresh_interval_s
         How often it then looks for what was written.
-    log_archive
-        As ``EngineOptions.log_archive``.
-    memory_budget_bytes
-        As ``EngineOptions.memory_budget_bytes``.
+    log_archive, memory_budget_bytes, build_threads
+        As of ``EngineOptions``; ``None`` for its defaults.
     """
 
     path: Path
@@ -135,6 +133,7 @@ class ServeOptions:
     refresh_interval_s: float = 1.0
     log_archive: Path | None = None
     memory_budget_bytes: int | None = None
+    build_threads: int | None = None
 
     def __post_init__(self) -> None:
         if not REFRESH_INTERVAL_S_MIN <= self.refresh_interval_s <= REFRESH_INTERVAL_S_MAX:

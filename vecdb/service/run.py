@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vecdb.service.options import ServeOptions
@@ -55,6 +56,8 @@ def _opened(options: ServeOptions) -> EmbeddedDatabase | ReadOnlyDatabase:
         )
         return open(options.path, options=reading, read_only=True)
     writing = EngineOptions(log_archive=options.log_archive, memory_budget_bytes=options.memory_budget_bytes)
+    if options.build_threads is not None:
+        writing = replace(writing, build_threads=options.build_threads)
     return open(options.path, options=writing)
 
 
