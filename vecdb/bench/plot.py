@@ -36,6 +36,14 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "faiss-hnsw-sq8": ("#67a9cf", "v", "--"),
     "faiss-flat": ("#2166ac", "*", ""),
     "usearch": ("#1b7837", "P", "-"),
+    "vecdb-compacted": ("#b2182b", "o", "-"),
+    "qdrant-edge": ("#222222", "o", "-"),
+    "zvec": ("#2166ac", "v", "-"),
+    "zvec-vamana": ("#67a9cf", "v", "--"),
+    "lancedb": ("#1b7837", "P", "-"),
+    "chroma": ("#8c510a", "X", "-"),
+    "milvus-lite": ("#762a83", "d", "-"),
+    "sqlite-vec": ("#777777", "*", ""),
 }
 """Colour, marker and line of each engine, the same in every picture."""
 
