@@ -142,7 +142,7 @@ def _remarks(result: RunResult) -> list[str]:
     return [
         f"insert: batches of {BATCH_ROWS:,} rows with an integer and a text; durable: synced when the insert returns.",
         "to indexed: everything from the first row to the last index.",
-        f"cold start: a new process to its first answer, files in the page cache; {bare} s of it is the benchmark's own.",
+        f"cold start: a new process to its first answer, files in the page cache; {bare} s are the benchmark's own.",
         f"QPS: one query a call; in brackets recall@{result.plan.k}, short answers and calls that failed.{fewest}",
         f"asked: a recall of {RECALL} and no effort. Filters: the least effort with {RECALL} unfiltered, or asked for.",
         f"{BEST}: the best of its column.",
