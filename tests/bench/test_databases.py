@@ -9,7 +9,7 @@ from tests.bench.small import QUERIES, ROWS, K, small_dataset
 from tests.bench.test_command import parsed
 from vecdb.bench.command import plan_of, run
 from vecdb.bench.database_report import database_table
-from vecdb.bench.database_worker import ForgivingCalls
+from vecdb.bench.database_worker import DatabaseWorker, ForgivingCalls
 from vecdb.bench.databases import DatabaseResult, FilterTruth, filtered, least_effort
 from vecdb.bench.engines import DATABASES, missing
 from vecdb.bench.engines.database import BATCH_ROWS, BUCKETS, batches_of, buckets_of
@@ -21,11 +21,12 @@ from vecdb.bench.worker import time_single
 from vecdb.errors import InvalidArgument
 from vecdb.types import Metric
 
-PEERS = [entry for entry in DATABASES if not entry.name.startswith("vecdb")]
+# It walks its graph as if there were no filter and leaves out what does not match: most answers are short.
+FILTERED_RECALL_MIN = {"milvus-lite": 0.0}
 
 TINY = (
     "--kind", "databases", "--dataset", "clustered-16-cosine-1500", "--queries", "20", "--efforts", "20,80",
-    "--rounds", "1", "--seconds-min", "0", "--filters", "4,300",
+    "--rounds", "1", "--seconds-min", "0", "--filters", "4,300", "--pin", "none",
 )  # fmt: skip
 
 
@@ -46,11 +47,33 @@ def checked(tmp_path, name):
     for below in (4, 300):
         (turn,) = modes[filtered(below)]["turns"]
         assert (turn["asked"], turn["errors"]) == (20, 0)
-        assert turn["recall"] > 0.9
+        assert turn["recall"] >= FILTERED_RECALL_MIN.get(name, 0.9)
     return engine
 
 
-def test_vecdb_is_loaded_opened_again_and_searched(tmp_path, capsys):
+class InThisProcess:
+    """Obeys as a process of its own would, without the second that starting one takes."""
+
+    def __init__(self, name, directory, **_):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.verbs = DatabaseWorker().verbs()
+
+    def ask(self, do, **arguments):
+        return json.loads(json.dumps(self.verbs[do]({"do": do, **arguments})))
+
+    def close(self):
+        self.ask("close")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def test_vecdb_is_loaded_opened_again_and_searched(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vecdb.bench.databases.EngineProcess", InThisProcess)
     engine = checked(tmp_path, "vecdb")
     assert engine["durable"]
     # Six of 1,500 rows match the first filter, fewer than k: all of them are a complete answer.
@@ -61,8 +84,8 @@ def test_vecdb_is_loaded_opened_again_and_searched(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", [*PEERS, DATABASES[1]], ids=lambda entry: entry.name)
-def test_another_database_is_loaded_opened_again_and_searched(tmp_path, entry):
+@pytest.mark.parametrize("entry", DATABASES, ids=lambda entry: entry.name)
+def test_a_database_is_loaded_opened_again_and_searched_by_processes_of_its_own(tmp_path, entry):
     reason = missing(entry)
     if reason is not None:
         pytest.skip(reason)
