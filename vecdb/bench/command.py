@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,16 @@ from vecdb.errors import FailedPrecondition
 if TYPE_CHECKING:
     from vecdb.bench.plan import BenchPlan
     from vecdb.bench.result import RunResult
+    from vecdb.bench.run import Race
 
 DEFAULT_OUT = Path("bench/out")
 DEFAULT_DATASET = "glove-50"
+DEFAULT_KIND = "indexes"
+
+OPTIONS = (
+    "kind", "dataset", "engines", "k", "efforts", "modes", "rounds", "queries", "seconds_min", "seconds_max", "filters",
+    "load_pinned", "seed",
+)  # fmt: skip
 
 QUICK = {"rounds": 1, "seconds_min": 0.05}
 
@@ -38,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"clustered-<dim>-<metric>-<rows> as in clustered-256-cosine-100k (default: {DEFAULT_DATASET})",
     )  # fmt: skip
     parser.add_argument("--engines", metavar="A,B,...", type=_names, help="engines to run (default: all; see --list)")
+    parser.add_argument(
+        "--kind", choices=("indexes", "databases"),
+        help="indexes: search libraries; databases: embedded databases, with payloads, filters and cold starts "
+        "(default: indexes)",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the engines and whether they can run here, then stop")
     parser.add_argument("--sweep", metavar="FILE", type=Path, help="TOML file of settings; options given here win")
     parser.add_argument("--k", type=int, help="neighbours asked for (default: 10)")
@@ -46,6 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="times each point is measured, interleaved (default: 3)")
     parser.add_argument("--queries", type=int, help="at most this many queries (default: 1000)")
     parser.add_argument("--seconds-min", metavar="S", type=float, help="least time of one turn (default: 0.2)")
+    parser.add_argument(
+        "--seconds-max", metavar="S", type=float,
+        help="databases: a turn ends after this long, even if not every query was asked (default: 4)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--filters", metavar="N,N,...", type=_integers,
+        help="databases: rows in a thousand that match, for one filter each (default: 10,100,500)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--load-unpinned", dest="load_pinned", action="store_false", default=None,
+        help="databases: load on every core and with as many threads; searches stay on one",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of generated data, held-out queries and graphs (default: 0)")
     parser.add_argument(
         "--pin", metavar="CORE", type=_core, default="last",
@@ -76,7 +101,7 @@ def run(namespace: argparse.Namespace) -> int:
         The options are wrong, the data set cannot be had, or the results cannot be written.
     """
     if namespace.list:
-        sys.stdout.write(_engine_list())
+        sys.stdout.write(_engine_list(namespace.kind or DEFAULT_KIND))
         return 0
     plan = plan_of(namespace)
     # Found out now, not after an hour of measuring.
@@ -86,8 +111,7 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.json:
         sys.stdout.write(written[0].read_text(encoding="utf-8"))
     else:
-        from vecdb.bench.report import table
-
+        table = _table_of(plan)
         sys.stdout.write(table(result) + "\n\nwritten: " + ", ".join(map(str, written)) + "\n")
     failed = [engine for engine in result.engines if engine.error is not None and engine.started]
     return EXIT_FAILED if failed or all(engine.error is not None for engine in result.engines) else 0
@@ -95,6 +119,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 def plan_of(namespace: argparse.Namespace) -> BenchPlan:
     """The plan that the options stand for; they win over ``--quick``, which wins over the sweep file."""
+    from vecdb.bench.engines import KINDS
     from vecdb.bench.machine import default_core
     from vecdb.bench.plan import EFFORTS_QUICK, BenchPlan, read_sweep
 
@@ -103,7 +128,7 @@ def plan_of(namespace: argparse.Namespace) -> BenchPlan:
         settings |= read_sweep(namespace.sweep)
     if namespace.quick:
         settings |= {**QUICK, "efforts": EFFORTS_QUICK}
-    for name in ("dataset", "engines", "k", "efforts", "modes", "rounds", "queries", "seconds_min", "seed"):
+    for name in OPTIONS:
         value = getattr(namespace, name)
         if value is not None:
             settings[name] = value
@@ -111,6 +136,8 @@ def plan_of(namespace: argparse.Namespace) -> BenchPlan:
         settings["core"] = None if namespace.pin == "none" else namespace.pin
     elif "core" not in settings:
         settings["core"] = default_core()
+    if settings.get("kind", DEFAULT_KIND) == "databases":
+        settings = {"engines": tuple(entry.name for entry in KINDS["databases"]), "modes": ("single",), **settings}
     return BenchPlan(**settings)
 
 
@@ -121,7 +148,8 @@ def write(result: RunResult, out: Path) -> list[Path]:
     from vecdb.bench.plot import draw
     from vecdb.bench.report import write_json
 
-    stem = f"{result.dataset['name']}-{result.taken_at[:19].replace(':', '').replace('-', '')}"
+    kind = "" if result.plan.kind == DEFAULT_KIND else f"{result.plan.kind}-"
+    stem = f"{kind}{result.dataset['name']}-{result.taken_at[:19].replace(':', '').replace('-', '')}"
     paths = [out / f"{stem}.json"]
     write_json(result, paths[0])
     if find_spec("matplotlib") is not None:
@@ -146,14 +174,35 @@ def _run(plan: BenchPlan, scratch: Path | None) -> RunResult:
             bar.update(100.0 * share - bar.n)
             bar.refresh()
 
-        return carry_out(plan, scratch=scratch, progress=progress)
+        return carry_out(plan, race=_race_of(plan), scratch=scratch, progress=progress)
 
 
-def _engine_list() -> str:
-    from vecdb.bench.engines import ENTRIES, missing
+def _race_of(plan: BenchPlan) -> type[Race]:
+    if plan.kind == "databases":
+        from vecdb.bench.databases import DatabaseRace
 
-    width = max(len(entry.name) for entry in ENTRIES)
-    return "".join(f"{entry.name:{width}}  {missing(entry) or entry.what}\n" for entry in ENTRIES)
+        return DatabaseRace
+    from vecdb.bench.run import Race
+
+    return Race
+
+
+def _table_of(plan: BenchPlan) -> Callable[[RunResult], str]:
+    if plan.kind == "databases":
+        from vecdb.bench.database_report import database_table
+
+        return database_table
+    from vecdb.bench.report import table
+
+    return table
+
+
+def _engine_list(kind: str) -> str:
+    from vecdb.bench.engines import KINDS, missing
+
+    entries = KINDS[kind]
+    width = max(len(entry.name) for entry in entries)
+    return "".join(f"{entry.name:{width}}  {missing(entry) or entry.what}\n" for entry in entries)
 
 
 def _check_writable(out: Path) -> None:

@@ -23,13 +23,15 @@ TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni"
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS", "LANCE_CPU_THREADS",
 )  # fmt: skip
 """Read by libraries when they are loaded, so a measuring process gets them before it starts."""
 
 
-def single_thread_environment() -> dict[str, str]:
-    """The environment of a measuring process: this one's, with every library held to one thread."""
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
+def measuring_environment(threads: int = 1) -> dict[str, str]:
+    """The environment of a measuring process: this one's, with every library held to so many threads."""
+    held = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return {**os.environ, **held, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
 
 
 def machine() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vecdb.bench.engines import ENTRIES, entries_of
+from vecdb.bench.engines import ENTRIES, KINDS, entries_of
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.requests import K_MAX
 
@@ -31,6 +31,9 @@ class BenchPlan:
     ----------
     dataset
         A text that ``sources.source_of`` understands.
+    kind
+        ``"indexes"``: recall, speed, build and memory of search libraries beside vecdb's. ``"databases"``: embedded
+        databases, with payloads, filters and cold starts.
     engines
         Names of engines, in the order of the table.
     k
@@ -49,9 +52,16 @@ class BenchPlan:
         Of generated data, held-out queries and the engines' own draws.
     core
         The core that every measuring process is pinned to; ``None``: not pinned.
+    filters
+        Databases: how many rows in a thousand match, one filter each.
+    seconds_max
+        Databases: a turn ends after this long, even if not every query was asked.
+    load_pinned
+        Databases: a process that loads a database is pinned too. Otherwise it may use every core, and as many threads.
     """
 
     dataset: str
+    kind: str = "indexes"
     engines: tuple[str, ...] = tuple(entry.name for entry in ENTRIES)
     k: int = 10
     efforts: tuple[int, ...] = EFFORTS
@@ -61,11 +71,18 @@ class BenchPlan:
     seconds_min: float = 0.2
     seed: int = 0
     core: int | None = None
+    filters: tuple[int, ...] = (10, 100, 500)
+    seconds_max: float = 4.0
+    load_pinned: bool = True
 
     def __post_init__(self) -> None:
         for each in fields(self):
             _check_type(each.name, getattr(self, each.name))
-        entries_of(self.engines)
+        if self.kind not in KINDS:
+            raise InvalidArgument(
+                f"kinds are {tuple(KINDS)}, got {self.kind!r}", field="kind", limit=tuple(KINDS), value=self.kind
+            )
+        entries_of(self.engines, self.kind)
         if not self.engines:
             raise InvalidArgument("name at least one engine", field="engines")
         _in_range("k", self.k, 1, K_MAX)
@@ -80,6 +97,19 @@ class BenchPlan:
                 f"efforts must be positive, ascending and distinct, got {self.efforts}",
                 field="efforts",
                 value=self.efforts,
+            )
+        if not all(1 <= each < 1_000 for each in self.filters) or len(set(self.filters)) < len(self.filters):
+            raise InvalidArgument(
+                f"filters must be distinct numbers of 1 to 999 rows in a thousand, got {self.filters}",
+                field="filters",
+                limit="1..999",
+                value=self.filters,
+            )
+        if not self.seconds_min <= self.seconds_max <= 3_600.0:
+            raise InvalidArgument(
+                f"seconds_max must be seconds_min to 3600, got {self.seconds_max}",
+                field="seconds_max",
+                value=self.seconds_max,
             )
         if self.core is not None and self.core not in os.sched_getaffinity(0):
             allowed = sorted(os.sched_getaffinity(0))
@@ -120,6 +150,10 @@ TYPES: dict[str, tuple[type, str]] = {
     "queries": (int, "an integer"),
     "seconds_min": (float, "a number"),
     "seed": (int, "an integer"),
+    "kind": (str, "text"),
+    "filters": (tuple, "integers"),
+    "seconds_max": (float, "a number"),
+    "load_pinned": (bool, "true or false"),
     "core": (int, "an integer"),
 }
 

@@ -41,6 +41,14 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "symphonyqg": ("#b8860b", "X", "-"),
     "vsag-hgraph-sq8": ("#5aae61", "p", "-"),
     "zvec-hnsw-int8": ("#35978f", "d", "-"),
+    "vecdb-compacted": ("#b2182b", "o", "-"),
+    "qdrant-edge": ("#222222", "o", "-"),
+    "zvec": ("#2166ac", "v", "-"),
+    "zvec-vamana": ("#67a9cf", "v", "--"),
+    "lancedb": ("#1b7837", "P", "-"),
+    "chroma": ("#8c510a", "X", "-"),
+    "milvus-lite": ("#762a83", "d", "-"),
+    "sqlite-vec": ("#777777", "*", ""),
 }
 """Colour, marker and line of each engine, the same in every picture."""
 

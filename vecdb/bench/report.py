@@ -18,11 +18,12 @@ MODE_TITLES = {"single": "one query a call", "batch": "all queries in one call"}
 
 def table(result: RunResult) -> str:
     """The whole report as lines of text."""
-    parts = [_heading(result), _costs(result), *(_curves(result, mode) for mode in result.plan.modes), _remarks(result)]
+    parts = [heading(result), _costs(result), *(_curves(result, mode) for mode in result.plan.modes), _remarks(result)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _heading(result: RunResult) -> str:
+def heading(result: RunResult) -> str:
+    """Two lines: the data, and how it was measured."""
     data, machine, plan = result.dataset, result.machine, result.plan
     dimension = data["intrinsic_dimension"]
     hardness = "" if dimension is None else f", local intrinsic dimension {dimension:.0f}"
@@ -45,12 +46,12 @@ def _costs(result: RunResult) -> str:
             rows.append(
                 [
                     engine.name,
-                    _number(seconds, "{:,.1f}"),
-                    _number(None if not seconds else result.dataset["rows"] / seconds, "{:,.0f}"),
-                    _megabytes(engine.memory_bytes),
-                    _megabytes(engine.peak_bytes),
-                    _megabytes(engine.disk_bytes),
-                    _number(best, "{:.4f}"),
+                    number(seconds, "{:,.1f}"),
+                    number(None if not seconds else result.dataset["rows"] / seconds, "{:,.0f}"),
+                    megabytes(engine.memory_bytes),
+                    megabytes(engine.peak_bytes),
+                    megabytes(engine.disk_bytes),
+                    number(best, "{:.4f}"),
                 ]
             )
     return aligned(rows)
@@ -80,7 +81,7 @@ def _latencies(engine: EngineResult) -> list[str]:
     for point in engine.points:
         if point.mode == "single" and point.turns and point.recall >= 0.95:
             middle = sorted(point.turns, key=lambda turn: turn.qps)[len(point.turns) // 2]
-            return [_number(middle.latency_us_p50, "{:,.0f}"), _number(middle.latency_us_p99, "{:,.0f}")]
+            return [number(middle.latency_us_p50, "{:,.0f}"), number(middle.latency_us_p99, "{:,.0f}")]
     return [NONE, NONE]
 
 
@@ -93,20 +94,27 @@ def _remarks(result: RunResult) -> str:
         )
     if "single" in result.plan.modes:
         lines.append("p50, p99: latency at the first effort with recall 0.95 or more.")
-    lines.extend(
+    return "\n".join([*lines, *doubts(result)])
+
+
+def doubts(result: RunResult) -> list[str]:
+    """Engines that were disturbed, and engines that are missing."""
+    disturbed = [
         f"{engine.name}: something else used the core in {engine.disturbed:.0%} of its turns; take the figures again."
         for engine in result.engines
         if engine.disturbed > 0.1
-    )
-    lines.extend(f"{engine.name}: left out: {engine.error}" for engine in result.engines if engine.error is not None)
-    return "\n".join(lines)
+    ]
+    missing = [f"{engine.name}: left out: {engine.error}" for engine in result.engines if engine.error is not None]
+    return disturbed + missing
 
 
-def _megabytes(size_bytes: int | None) -> str:
-    return _number(None if size_bytes is None else size_bytes / MEGABYTE, "{:,.0f}")
+def megabytes(size_bytes: int | None) -> str:
+    """In millions of bytes."""
+    return number(None if size_bytes is None else size_bytes / MEGABYTE, "{:,.0f}")
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """Formatted; a dash for what is not known."""
     return NONE if value is None else form.format(value)
 
 

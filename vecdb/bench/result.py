@@ -33,6 +33,12 @@ class Turn:
         Processor time over wall time of the measuring process; ``None`` where the work is done in another process.
     latency_us_p50, latency_us_p95, latency_us_p99
         Of single calls; ``None`` in batch mode.
+    asked
+        Queries that were answered at least once; recall is theirs.
+    short
+        Of these, answers with fewer rows than k although so many match.
+    errors
+        Of these, calls that raised an error; each is a short answer too.
     """
 
     qps: float
@@ -41,6 +47,9 @@ class Turn:
     latency_us_p50: float | None = None
     latency_us_p95: float | None = None
     latency_us_p99: float | None = None
+    asked: int | None = None
+    short: int | None = None
+    errors: int | None = None
 
 
 @dataclass(slots=True)
@@ -145,6 +154,10 @@ class EngineResult:
             if each.mode == mode and len(each.turns) > round
         ]
 
+    def more(self) -> dict[str, Any]:
+        """What the document says beyond this class's attributes."""
+        return {}
+
     @property
     def disturbed(self) -> float:
         """Share of turns in which something else had the core; 0.0 where that cannot be told."""
@@ -179,6 +192,8 @@ class RunResult:
         Load averages.
     engines
         In the order of the plan.
+    process_seconds
+        Databases: the part of every cold start that a process of the benchmark takes before it knows of a database.
     """
 
     plan: BenchPlan
@@ -191,6 +206,7 @@ class RunResult:
     engines: list[EngineResult]
     load_after: Sequence[float] = ()
     seconds: float = 0.0
+    process_seconds: float | None = None
 
     def engine(self, name: str) -> EngineResult | None:
         """The result of this engine, if it took part."""
@@ -223,6 +239,7 @@ class RunResult:
             "format": FORMAT,
             "taken_at": self.taken_at,
             "seconds": round(self.seconds, 1),
+            "process_seconds": self.process_seconds,
             "parameters": {**asdict(self.plan), "statistic": "median over rounds", "reference": REFERENCE},
             "dataset": dict(self.dataset),
             "machine": {**self.machine, "load_before": list(self.load_before), "load_after": list(self.load_after)},
@@ -244,6 +261,7 @@ class RunResult:
             "disturbed": engine.disturbed,
             "at_recall": at_recall if engine.error is None else {},
             "points": [each.document() for each in engine.points if each.turns],
+            **engine.more(),
         }
 
     def _recall_document(self, engine: EngineResult, mode: str, recall: float) -> dict[str, Any] | None:

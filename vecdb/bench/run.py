@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from vecdb.bench.dataset import Dataset, with_truth
-from vecdb.bench.engines import BY_NAME, entries_of, missing
+from vecdb.bench.engines import entries_of, missing
 from vecdb.bench.machine import commit, load_average, machine, version_of, versions
 from vecdb.bench.plan import BenchPlan
 from vecdb.bench.result import EngineResult, RunResult, Turn
@@ -35,12 +35,19 @@ BUILD_SHARE = 0.5
 
 
 def run(
-    plan: BenchPlan, *, scratch: Path | None = None, cache: Path | None = None, progress: Progress | None = None
+    plan: BenchPlan,
+    *,
+    race: type[Race] | None = None,
+    scratch: Path | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> RunResult:
     """Carry out a plan. An engine that fails says so in its result and is left out of the rest.
 
     Parameters
     ----------
+    race
+        What is done with the engines; ``None``: ``Race``.
     scratch
         Existing directory for the data set and the engines' files; ``None``: the system's. What is written there is
         removed at the end.
@@ -56,6 +63,7 @@ def run(
     """
     start = time.perf_counter()
     report: Progress = progress or _silent
+    kind = race or Race
     report(f"reading {plan.dataset}", 0.0)
     raw = source_of(plan.dataset, plan.seed, plan.queries)
     report("finding the true neighbours", 0.01)
@@ -69,17 +77,17 @@ def run(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         load_before=load_average(),
         engines=[
-            EngineResult(entry.name, entry.what, version_of(entry.library), error=missing(entry))
-            for entry in entries_of(plan.engines)
+            kind.result_type(entry.name, entry.what, version_of(entry.library), error=missing(entry))
+            for entry in entries_of(plan.engines, plan.kind)
         ],
     )
     with (
         tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=scratch) as place,
-        _Race(result, dataset, Path(place), report) as race,
+        kind(result, dataset, Path(place), report) as engines,
     ):
-        race.build()
-        race.measure()
-        race.weigh()
+        engines.build()
+        engines.measure()
+        engines.weigh()
     result.load_after = load_average()
     result.seconds = time.perf_counter() - start
     report("done", 1.0)
@@ -117,16 +125,19 @@ def lay_out(dataset: Dataset, directory: Path) -> None:
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
 
 
-class _Race:
+class Race:
     """The engines of one run and their processes."""
+
+    result_type: type[EngineResult] = EngineResult
 
     def __init__(self, result: RunResult, dataset: Dataset, place: Path, report: Progress) -> None:
         self.result, self.dataset, self.place, self.report = result, dataset, place, report
         self.plan = result.plan
+        self.entries = {entry.name: entry for entry in entries_of(self.plan.engines, self.plan.kind)}
         self.processes: dict[str, EngineProcess] = {}
         self.steps_done = 0
 
-    def __enter__(self) -> _Race:
+    def __enter__(self) -> Self:
         lay_out(self.dataset, self.place / "data")
         return self
 
@@ -141,7 +152,7 @@ class _Race:
         return [(each, self.processes[each.name]) for each in self.result.engines if each.error is None]
 
     @contextlib.contextmanager
-    def _dropped_on_failure(self, engine: EngineResult) -> Iterator[None]:
+    def dropped_on_failure(self, engine: EngineResult) -> Iterator[None]:
         """What an engine raises is the engine's result; the others go on."""
         try:
             yield
@@ -156,7 +167,7 @@ class _Race:
         engines = [each for each in self.result.engines if each.error is None]
         for at, engine in enumerate(engines):
             self.report(f"building {engine.name}", 0.02 + (BUILD_SHARE - 0.02) * at / len(engines))
-            with self._dropped_on_failure(engine):
+            with self.dropped_on_failure(engine):
                 self._build(engine)
 
     def _build(self, engine: EngineResult) -> None:
@@ -190,8 +201,8 @@ class _Race:
                     running = self.running()
                     first = round % max(1, len(running))
                     for engine, process in running[first:] + running[:first]:
-                        if effort == efforts[0] or not BY_NAME[engine.name].exact:
-                            with self._dropped_on_failure(engine):
+                        if effort == efforts[0] or not self.entries[engine.name].exact:
+                            with self.dropped_on_failure(engine):
                                 self._take_turn(engine, process, mode, effort)
                     self.steps_done += 1
 
@@ -216,13 +227,13 @@ class _Race:
             busy=timing["cpu_seconds"] / timing["seconds"] if timing["alone"] else None,
             **{name: timing.get(name) for name in ("latency_us_p50", "latency_us_p95", "latency_us_p99")},
         )
-        engine.point(mode, None if BY_NAME[engine.name].exact else effort).turns.append(turn)
+        engine.point(mode, None if self.entries[engine.name].exact else effort).turns.append(turn)
 
     def weigh(self) -> None:
         """Memory and disk, after all queries."""
         for engine, process in self.running():
             self.report(f"weighing {engine.name}", 0.99)
-            with self._dropped_on_failure(engine):
+            with self.dropped_on_failure(engine):
                 memory = process.ask("memory")
                 engine.anonymous_bytes, engine.own_file_bytes = memory["anonymous_bytes"], memory["own_file_bytes"]
                 engine.process_bytes = memory["process_bytes"]

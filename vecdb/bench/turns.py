@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-from vecdb.bench.machine import python_command, single_thread_environment
+from vecdb.bench.machine import measuring_environment, python_command
 from vecdb.errors import VecdbError
 
 CLOSE_TIMEOUT_S = 30.0
@@ -28,21 +29,36 @@ class EngineProcess:
     name
         Of the engine.
     directory
-        For its files and for what it prints.
+        For its files and for what it prints; another process may have used it before.
+    module
+        The program: ``worker``, or one like it.
+    threads
+        That libraries may use.
+    timeout_s
+        A command that takes longer has failed, and the process is killed.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        module: str = "vecdb.bench.worker",
+        threads: int = 1,
+        timeout_s: float | None = None,
+    ) -> None:
         self.name = name
+        self.timeout_s = timeout_s
         self.directory = directory
         self._said = directory.with_name(f"{directory.name}.log")
-        directory.mkdir(parents=True)
-        with self._said.open("wb") as log:
+        directory.mkdir(parents=True, exist_ok=True)
+        with self._said.open("ab") as log:
             self._process = subprocess.Popen(
-                python_command("vecdb.bench.worker"),
+                python_command(module),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=single_thread_environment(),
+                env=measuring_environment(threads),
                 text=True,
             )
 
@@ -57,13 +73,19 @@ class EngineProcess:
         Raises
         ------
         EngineFailed
-            The engine raised, or its process is gone.
+            The engine raised, its process is gone, or there was no reply in time.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
+            # Nothing is left in the buffer: replies are lines, one for each command.
+            if not select.select([self._process.stdout], [], [], self.timeout_s)[0]:
+                self._process.kill()
+                raise EngineFailed(
+                    f"{self.name}: no reply to {do!r} within {self.timeout_s:g} s", field="engines", value=self.name
+                )
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import math
 import os
 import resource
 import sys
@@ -35,6 +36,8 @@ Reply = dict[str, Any]
 class Worker:
     """One engine from its import to its end."""
 
+    kind = "indexes"
+
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self.directory = Path()
@@ -53,18 +56,16 @@ class Worker:
         self.directory = Path(command["directory"])
         vectors = mapped_vectors(Path(command["data"]), Metric(command["metric"]))
         # Every page of the data set is resident from here on, so no later difference of resident memory holds it.
-        for array in (vectors.train, vectors.unit_train):
+        for array in (vectors.train, vectors.unit_train) if command.get("touch", True) else ():
             touch(array)
-        self._engine = make_engine(command["engine"], self.directory, command["seed"])
+        self._engine = make_engine(command["engine"], self.directory, command["seed"], self.kind)
         start = time.perf_counter()
         self.engine.prepare(vectors)
         return {"prepare_seconds": time.perf_counter() - start, "parameters": dict(self.engine.parameters())}
 
     def build(self, command: Command) -> Reply:
         """Build the index; how long it took and the most memory it held meanwhile."""
-        gc.collect()
-        pids = self._pids()
-        self.memory_before = {pid: use for pid in pids if (use := memory_use(pid, self.directory)) is not None}
+        pids = self.remember_memory()
         resident_before = {pid: resident_bytes(pid) for pid in pids if reset_peak(pid)}
         cpu, start = _cpu_seconds(), time.perf_counter()
         self.engine.build()
@@ -118,6 +119,24 @@ class Worker:
             self._engine.close()
         return {}
 
+    def remember_memory(self) -> list[int]:
+        """Let ``memory`` count from now on; the processes counted."""
+        gc.collect()
+        pids = self._pids()
+        self.memory_before = {pid: use for pid in pids if (use := memory_use(pid, self.directory)) is not None}
+        return pids
+
+    def verbs(self) -> dict[str, Callable[[Command], Reply]]:
+        """What the parent can ask for."""
+        return {
+            "open": self.open,
+            "build": self.build,
+            "search": self.search,
+            "memory": self.memory,
+            "disk": self.disk,
+            "close": self.close,
+        }
+
     def _pids(self) -> list[int]:
         return list(self.engine.processes()) or [os.getpid()]
 
@@ -140,22 +159,34 @@ def touch(array: F32Array) -> int:
     return int(array.reshape(-1).view(np.uint8)[::PAGE_BYTES].sum(dtype=np.int64))
 
 
-def time_single(bound: Bound, queries: int, seconds_min: float) -> tuple[Reply, Any]:
-    """One query a call: all of them, again and again until ``seconds_min`` have passed."""
+def time_single(bound: Bound, queries: int, seconds_min: float, seconds_max: float = math.inf) -> tuple[Reply, Any]:
+    """One query a call: all of them, again and again until ``seconds_min`` have passed.
+
+    After ``seconds_max`` it ends within a round; the rows found are then those of the first queries alone.
+    """
     one, clock = bound.one, time.perf_counter_ns
+    warm_until = clock() + seconds_max * 1e9 / 4
     for at in range(min(queries, 100)):
         one(at)
-    found: list[Any] = [None] * queries
+        if clock() > warm_until:
+            break
+    found: list[Any] = []
     latencies: list[int] = []
     cpu, total_ns = time.process_time(), 0
     while not latencies or total_ns < seconds_min * 1e9:
-        marks = [0] * (queries + 1)
-        marks[0] = clock()
+        answers: list[Any] = []
+        marks = [clock()]
+        until = marks[0] + seconds_max * 1e9 - total_ns
+        keep, mark = answers.append, marks.append
         for at in range(queries):
-            found[at] = one(at)
-            marks[at + 1] = clock()
+            keep(one(at))
+            now = clock()
+            mark(now)
+            if now > until:
+                break
         latencies.extend(later - earlier for earlier, later in itertools.pairwise(marks))
         total_ns += marks[-1] - marks[0]
+        found = found or answers
     p50, p95, p99 = np.percentile(np.array(latencies), [50, 95, 99]) / 1e3
     reply = _timing(len(latencies), total_ns / 1e9, time.process_time() - cpu)
     rows = [list(bound.rows_of_one(each)) for each in found]
@@ -191,17 +222,9 @@ def _cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in use)
 
 
-def serve(commands: TextIO, replies: TextIO) -> None:
+def serve(worker: Worker, commands: TextIO, replies: TextIO) -> None:
     """Obey until ``close`` or until the parent is gone."""
-    worker = Worker()
-    verbs: dict[str, Callable[[Command], Reply]] = {
-        "open": worker.open,
-        "build": worker.build,
-        "search": worker.search,
-        "memory": worker.memory,
-        "disk": worker.disk,
-        "close": worker.close,
-    }
+    verbs = worker.verbs()
     for line in commands:
         command = json.loads(line)
         try:
@@ -216,12 +239,12 @@ def serve(commands: TextIO, replies: TextIO) -> None:
             return
 
 
-def main() -> None:
+def main(worker: Worker) -> None:
     """Take over standard input and output, then serve."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
-        serve(sys.stdin, replies)
+        serve(worker, sys.stdin, replies)
 
 
 if __name__ == "__main__":
-    main()
+    main(Worker())

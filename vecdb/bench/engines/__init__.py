@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vecdb.bench.engines.protocol import Engine
 from vecdb.errors import InvalidArgument
@@ -35,6 +36,10 @@ class EngineEntry:
         One line for people.
     exact
         There is no effort to choose.
+    extra
+        Of vecdb, which installs the library.
+    asks_recall
+        A search may name no effort and is then meant to reach a recall of 0.95 by itself, whatever the filter.
     """
 
     name: str
@@ -44,6 +49,8 @@ class EngineEntry:
     what: str
     arguments: tuple[object, ...] = ()
     exact: bool = False
+    extra: str = "bench"
+    asks_recall: bool = False
 
 
 ENTRIES: tuple[EngineEntry, ...] = (
@@ -98,18 +105,59 @@ ENTRIES: tuple[EngineEntry, ...] = (
     ),
 )  # fmt: skip
 
+
+def _database(name: str, place: tuple[str, str], library: str, needs: str, what: str, **more: Any) -> EngineEntry:
+    return EngineEntry(name, place, library, needs, what, extra="bench-databases", **more)
+
+
+DATABASES: tuple[EngineEntry, ...] = (
+    EngineEntry(
+        "vecdb", ("vecdb_database", "VecdbDatabase"), "vecdb", "vecdb.engine.database",
+        "vecdb as ingested with default options", asks_recall=True,
+    ),
+    EngineEntry(
+        "vecdb-compacted", ("vecdb_database", "VecdbDatabase"), "vecdb", "vecdb.engine.database",
+        "vecdb after compact()", (True,), asks_recall=True,
+    ),
+    _database(
+        "qdrant-edge", ("qdrant_edge", "QdrantEdge"), "qdrant-edge-py", "qdrant_edge",
+        "Qdrant Edge, HNSW over int8 codes, rescored",
+    ),
+    _database("zvec", ("zvec_collection", "ZvecCollection"), "zvec", "zvec", "zvec, HNSW over int8 codes, refined"),
+    _database(
+        "zvec-vamana", ("zvec_collection", "ZvecCollection"), "zvec", "zvec",
+        "zvec, Vamana over int8 codes, refined", arguments=(True,),
+    ),
+    _database(
+        "lancedb", ("lancedb_table", "LancedbTable"), "lancedb", "lancedb", "LanceDB, HNSW over int8 codes, refined"
+    ),
+    _database("chroma", ("chroma_collection", "ChromaCollection"), "chromadb", "chromadb", "Chroma, HNSW over float32"),
+    _database(
+        "milvus-lite", ("milvus_lite_collection", "MilvusLiteCollection"), "milvus-lite", "milvus_lite",
+        "Milvus Lite, HNSW over float32",
+    ),
+    _database(
+        "sqlite-vec", ("sqlite_vec_table", "SqliteVecTable"), "sqlite-vec", "sqlite_vec",
+        "sqlite-vec, exact scan", exact=True,
+    ),
+)  # fmt: skip
+
+KINDS: Mapping[str, tuple[EngineEntry, ...]] = {"indexes": ENTRIES, "databases": DATABASES}
+"""What can be compared with each other: a name stands for one engine within a kind."""
+
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
-def entries_of(names: Sequence[str]) -> list[EngineEntry]:
+def entries_of(names: Sequence[str], kind: str = "indexes") -> list[EngineEntry]:
     """The entries with these names, in this order; raises InvalidArgument for an unknown or repeated one."""
+    by_name = {entry.name: entry for entry in KINDS[kind]}
     for at, name in enumerate(names):
-        if name not in BY_NAME:
-            known = ", ".join(BY_NAME)
+        if name not in by_name:
+            known = ", ".join(by_name)
             raise InvalidArgument(f"no engine {name!r}; there are {known}", field="engines", limit=known, value=name)
         if name in names[:at]:
             raise InvalidArgument(f"engine {name!r} is named twice", field="engines", value=name)
-    return [BY_NAME[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 def missing(entry: EngineEntry) -> str | None:
@@ -118,12 +166,12 @@ def missing(entry: EngineEntry) -> str | None:
         found = importlib.util.find_spec(entry.needs) is not None
     except ModuleNotFoundError:
         found = False
-    return None if found else f"the package {entry.library} is not installed; it is in vecdb's extra 'bench'"
+    return None if found else f"the package {entry.library} is not installed; it is in vecdb's extra '{entry.extra}'"
 
 
-def make_engine(name: str, directory: Path, seed: int) -> Engine:
+def make_engine(name: str, directory: Path, seed: int, kind: str = "indexes") -> Engine:
     """A new engine of this name that keeps its files under ``directory``."""
-    entry = entries_of([name])[0]
+    entry = entries_of([name], kind)[0]
     module, class_name = entry.place
-    kind: type[Engine] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
-    return kind(directory, seed, *entry.arguments)
+    adapter: type[Engine] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    return adapter(directory, seed, *entry.arguments)
