@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.conftest import DIM, SMALL, Open
@@ -215,6 +215,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(before=st.lists(steps, min_size=2, max_size=4), during=steps, seed=st.integers(0, 99))
 def test_writes_during_a_merge_are_not_lost(
     before: list[list[tuple[str, list[int]]]], during: list[tuple[str, list[int]]], seed: int

@@ -361,7 +361,7 @@ def test_searches_beside_refreshes_see_whole_states(writer: Writer) -> None:
         threads = [threading.Thread(target=search) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for step in range(40):
+        for step in range(20):
             for _ in range(3):
                 writer.upsert()
             if step % 5 == 0:
