@@ -67,11 +67,35 @@ CODE_BLUR = 7
 NEARNESS_BLURS = 3
 """Standard errors that two distances may differ by and yet be the same: rows that far behind the k-th are ranked."""
 
+DETOUR_NEIGHBOURS_MIN = 24
+"""A walk among allowed rows looks behind the links that are not allowed until it has this many neighbours of a row."""
+
+SCATTERED_MIN = 32
+"""A walk among allowed rows also starts at this many of them, evenly spaced by row, or at k where that is more."""
+
+REMOTE_BITS = 4
+"""Fractional bits of the two below."""
+
+REMOTE_SHARE = 14
+"""The k-th allowed row is remote where it has more than this share of the squared distance of the row descended to."""
+
+REMOTE_GAIN = 64
+"""By how many times what it has beyond that share the slack of a walk is granted on more than its squared distance.
+
+Where allowed rows are farther than others the walk comes from one side upon many at about one distance.
+"""
+
 COARSE_STRIDE_MIN = 256
 """Code rows shorter than this many bytes have no sketches and no nibbles: reading one is hardly dearer."""
 
 SKETCH_MARGIN = 12
 """Standard errors, in sixteenths, that a sketched distance is lowered by before a row is given up on its account."""
+
+SCAN_MARGIN = 36
+"""The same for a scan, whose answers are held to be all but exact: a multiple of ``SKETCH_MARGIN``."""
+
+SCAN_BLOCK_ROWS = 64
+"""A scan by sketch decides which codes to read for this many rows at a time."""
 
 
 def sketch_bytes(stride: int) -> int:

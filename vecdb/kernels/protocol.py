@@ -46,9 +46,9 @@ class BoundGraph(Protocol):
     ) -> Candidates:
         """Beam search by integer distance for the ``k`` nearest: at most ``count`` of the best rows found.
 
-        Only allowed rows are returned; the others are walked through. The walk starts at the row that a greedy descent
-        through the upper layers arrives at, and at the entry point, so one with an ``ef`` of n and no slack meets every
-        row.
+        The walk starts at the row that a greedy descent through the upper layers arrives at, and at the entry point, so
+        one with an ``ef`` of n and no slack meets every row. Where ``allowed`` is given the walk is among these rows,
+        by the links of the others too; it finds at least ``min(k, ef, allowed rows)`` of them.
         """
         ...
 
@@ -113,8 +113,19 @@ class Kernels(Protocol):
         """Sketches of the rows of a code table: (n, sketch_bytes(stride)) uint8."""
         ...
 
-    def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
-        """Nearest rows by integer distance over the allowed rows; ties by row."""
+    def scan_codes(
+        self,
+        codes: Codes,
+        queries: QueryCodes,
+        count: int,
+        allowed: U64Array | None = None,
+        sketches: U8Array | None = None,
+    ) -> Candidates:
+        """Nearest rows by integer distance over the allowed rows; ties by row.
+
+        Where ``sketches`` are given, the codes of a row are not read if its sketch, with ``SCAN_MARGIN``, says that it is
+        farther than ``count`` others; rows are decided on ``SCAN_BLOCK_ROWS`` at a time.
+        """
         ...
 
     def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> BoundGraph:

@@ -11,8 +11,13 @@ from math import isqrt, sqrt
 import numpy as np
 
 from vecdb.kernels.arrays import (
+    BLUR_ONE,
+    NEARNESS_BLURS,
     OFFSET_MAX,
     RATIO_BITS,
+    SCAN_BLOCK_ROWS,
+    SCAN_MARGIN,
+    SKETCH_MARGIN,
     UNIT_MIN,
     Answers,
     Beam,
@@ -30,7 +35,8 @@ from vecdb.kernels.arrays import (
     stride_bytes,
 )
 from vecdb.kernels.protocol import Progress, WarmedKernel
-from vecdb.kernels.reference_graph import ReferenceGraph, Scorer, bools, descend, links_of, pruned, row_scorer, walk
+from vecdb.kernels.reference_filtered import walk_allowed
+from vecdb.kernels.reference_graph import Scorer, bools, descend, links_of, pruned, row_scorer, walk
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
 _BLOCK_FLOATS = 1 << 20
@@ -130,14 +136,23 @@ class ReferenceKernels:
         fields[:, -1] = [isqrt(square) for square in squares.tolist()]
         return sketches
 
-    def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
+    def scan_codes(
+        self,
+        codes: Codes,
+        queries: QueryCodes,
+        count: int,
+        allowed: U64Array | None = None,
+        sketches: U8Array | None = None,
+    ) -> Candidates:
         """As ``Kernels.scan_codes``."""
         rows = np.flatnonzero(bools(allowed, codes.table.shape[0]))
         nq = queries.values.shape[0]
         slots = np.full((nq, count), -1, np.int32)
         for number in range(nq):
-            scorer = Scorer(codes.table, codes.norms, queries.values[number], int(queries.ratios[number]))
-            nearest = rows[np.lexsort((rows, scorer.distances(rows)))][:count]
+            query, ratio = queries.values[number], int(queries.ratios[number])
+            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=sketches)
+            scanned = rows if sketches is None else _not_given_up(scorer, rows, count)
+            nearest = scanned[np.lexsort((scanned, scorer.distances(scanned)))][:count]
             slots[number, : nearest.shape[0]] = nearest
         return Candidates(slots, min(count, rows.shape[0]), int(rows.shape[0]) * nq, 0)
 
@@ -248,12 +263,44 @@ class ReferenceKernels:
         return ()
 
 
-class _BoundGraph(ReferenceGraph):
-    """A graph with the vectors behind it, as ``BoundGraph``."""
+class _BoundGraph:
+    """A graph over codes, and the vectors behind it, as ``BoundGraph``."""
 
     def __init__(self, codes: Codes, graph: Graph, originals: Originals) -> None:
-        super().__init__(codes, graph)
+        self._codes = codes
+        self._graph = graph
         self._originals = originals
+
+    def search(
+        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
+    ) -> Candidates:
+        """As ``BoundGraph.search``."""
+        codes, graph = self._codes, self._graph
+        n = codes.table.shape[0]
+        nq = queries.values.shape[0]
+        slots = np.full((nq, count), -1, np.int32)
+        members = None if allowed is None else bools(allowed, n)
+        scored = hops = 0
+        fewest = count if n else 0
+        for number in range(nq if n else 0):
+            query, ratio = queries.values[number], int(queries.ratios[number])
+            offset = int(queries.offsets[number])
+            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches, nibbles=graph.nibbles)
+            place, more = descend(graph.upper, Scorer(graph.upper.table, graph.upper.norms, query, ratio))
+            arrival, entry = int(graph.upper.rows[place]), int(graph.upper.rows[0])
+            fuzz = NEARNESS_BLURS * graph.nibbles.blur * scorer.length // BLUR_ONE
+            if members is None:
+                pool, further, steps = walk(scorer, graph.links, {arrival, entry}, beam, k, offset, fuzz)
+            else:
+                pool, further, steps = walk_allowed(scorer, graph.links, arrival, members, beam, k, offset, fuzz)
+            if len(pool) > k:
+                pool = [key for at, key in enumerate(pool) if at < k or key[0] <= pool[k - 1][0] + fuzz]
+            found = [row for _, row in pool][:count]
+            slots[number, : len(found)] = found
+            fewest = min(fewest, len(found))
+            scored += more + further
+            hops += steps
+        return Candidates(slots, fewest, scored, hops)
 
     def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
         """As ``BoundGraph.answer``."""
@@ -262,6 +309,18 @@ class _BoundGraph(ReferenceGraph):
         found = self.search(asked, beam, k, count)
         topk = kernels.rerank(of.vectors, queries, found.slots, of.metric, k)
         return Answers(topk, found.fewest, found.distance_computations, found.hops)
+
+
+def _not_given_up(scorer: Scorer, rows: AnyArray, count: int) -> AnyArray:
+    """The rows whose codes a scan reads that gives up rows by their sketches, farther than ``count`` others before."""
+    read = rows[:0]
+    for at in range(0, rows.shape[0], SCAN_BLOCK_ROWS):
+        block = rows[at : at + SCAN_BLOCK_ROWS]
+        if read.shape[0] >= count and scorer.sketches is not None:
+            worst = int(np.partition(scorer.distances(read), count - 1)[count - 1])
+            block = scorer.promising(block, worst, SCAN_MARGIN // SKETCH_MARGIN)
+        read = np.concatenate([read, block])
+    return read
 
 
 def _levels(moved: AnyArray, unit: np.float32) -> I32Array:

@@ -9,66 +9,18 @@ import numpy as np
 
 from vecdb.kernels.arrays import (
     ALPHA_ONE,
-    BLUR_ONE,
-    NEARNESS_BLURS,
     RATIO_BITS,
     SKETCH_MARGIN,
     SLACK_BITS,
     Beam,
     BuildSpace,
-    Candidates,
-    Codes,
-    Graph,
     Nibbles,
     Prune,
-    QueryCodes,
     UpperLayers,
 )
 from vecdb.types import AnyArray, BoolArray, I32Array, I64Array, U8Array, U64Array
 
 _FAR = 0x7FFF_FFFF
-
-
-class ReferenceGraph:
-    """A graph over codes, as ``BoundGraph``."""
-
-    def __init__(self, codes: Codes, graph: Graph) -> None:
-        self._codes = codes
-        self._graph = graph
-
-    def search(
-        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
-        """As ``BoundGraph.search``."""
-        codes, graph = self._codes, self._graph
-        n = codes.table.shape[0]
-        nq = queries.values.shape[0]
-        slots = np.full((nq, count), -1, np.int32)
-        members = bools(allowed, n)
-        scored = hops = 0
-        fewest = count if n else 0
-        for number in range(nq if n else 0):
-            query, ratio = queries.values[number], int(queries.ratios[number])
-            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches, nibbles=graph.nibbles)
-            place, more = descend(graph.upper, Scorer(graph.upper.table, graph.upper.norms, query, ratio))
-            fuzz = NEARNESS_BLURS * graph.nibbles.blur * scorer.length // BLUR_ONE
-            pool, further, steps = walk(
-                scorer,
-                graph.links,
-                {int(graph.upper.rows[place]), int(graph.upper.rows[0])},
-                beam,
-                k,
-                int(queries.offsets[number]),
-                fuzz,
-            )
-            if allowed is None and len(pool) > k:
-                pool = [key for at, key in enumerate(pool) if at < k or key[0] <= pool[k - 1][0] + fuzz]
-            found = [row for _, row in pool if members[row]][:count]
-            slots[number, : len(found)] = found
-            fewest = min(fewest, len(found))
-            scored += more + further
-            hops += steps
-        return Candidates(slots, fewest, scored, hops)
 
 
 class Scorer:
@@ -114,14 +66,14 @@ class Scorer:
         dots: I64Array = step * (nibbles @ self.query) - (15 * step * int(self.query.sum()) >> 1)
         return self._terms(rows) - dots
 
-    def promising(self, rows: AnyArray, worst: int) -> AnyArray:
-        """Those of ``rows`` whose sketch may be nearer than ``worst``."""
+    def promising(self, rows: AnyArray, worst: int, wider: int = 1) -> AnyArray:
+        """Those of ``rows`` whose sketch, with ``wider`` times the usual margin, may be nearer than ``worst``."""
         assert self.sketches is not None
         bits = np.unpackbits(self.sketches[rows], axis=1, bitorder="little")[:, : self.query.shape[0]]
         fields = self.sketches[rows].view(np.int32).astype(np.int64)
         sums = bits.astype(np.int64) @ self.query
         near = ((2 * sums - self.query.sum()) * fields[:, -2]) >> 8
-        near += (fields[:, -1] * self.length * SKETCH_MARGIN) >> 8
+        near += (fields[:, -1] * self.length * wider * SKETCH_MARGIN) >> 8
         kept: AnyArray = rows[self._terms(rows) - near <= worst]
         return kept
 

@@ -377,8 +377,6 @@ def search_graph(
     k: int,
     ef: int,
     slack: int,
-    allowed: AnyArray,
-    filtered: bool,
     slots: AnyArray,
 ) -> tuple[int, int, int]:
     """Write the best rows found for each query into ``slots`` (nq, count).
@@ -408,16 +406,8 @@ def search_graph(
         )  # fmt: skip
         total += scored + more
         hops += steps
-        count = 0
-        for at in range(size if filtered else count_near(pool, size, k, fuzz, width)):
-            row = (pool[at] & 0xFFFFFFFF) >> 1
-            if filtered and not (allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1):
-                continue
-            if count == width:
-                break
-            slots[number, count] = row
-            count += 1
+        count = count_near(pool, size, k, fuzz, width)
         fewest = min(fewest, count)
-        for at in range(count, width):
-            slots[number, at] = -1
+        for at in range(width):
+            slots[number, at] = (pool[at] & 0xFFFFFFFF) >> 1 if at < count else -1
     return fewest, total, hops

@@ -30,11 +30,13 @@ from vecdb.kernels.arrays import (
     sketch_bytes,
     stride_bytes,
 )
+from vecdb.kernels.cpu import filtered as filtered_kernels
 from vecdb.kernels.cpu import graph as graph_kernels
 from vecdb.kernels.cpu import links as link_kernels
 from vecdb.kernels.cpu import lockstep as lockstep_kernels
 from vecdb.kernels.cpu import quantise as code_kernels
 from vecdb.kernels.cpu import scan as scan_kernels
+from vecdb.kernels.cpu import sketched as sketch_kernels
 from vecdb.kernels.cpu.target import TARGET
 from vecdb.kernels.protocol import Progress, WarmedKernel
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
@@ -43,8 +45,10 @@ _METRICS = {Metric.L2: scan_kernels.L2, Metric.DOT: scan_kernels.DOT, Metric.COS
 _SEARCHING = {
     "scan_topk": scan_kernels.scan_topk,
     "scan_codes": code_kernels.scan_codes,
+    "scan_sketched": sketch_kernels.scan_sketched,
     "quantise": code_kernels.quantise,
     "search_graph": graph_kernels.search_graph,
+    "search_graph_allowed": filtered_kernels.search_graph_allowed,
     "answer_graph": lockstep_kernels.answer_graph,
     "rerank": scan_kernels.rerank,
     "merge": scan_kernels.merge,
@@ -137,19 +141,30 @@ class CpuKernels:
         code_kernels.sketch(table, dim, sketches, sketches.view(np.int32))
         return sketches
 
-    def scan_codes(self, codes: Codes, queries: QueryCodes, count: int, allowed: U64Array | None = None) -> Candidates:
+    def scan_codes(
+        self,
+        codes: Codes,
+        queries: QueryCodes,
+        count: int,
+        allowed: U64Array | None = None,
+        sketches: U8Array | None = None,
+    ) -> Candidates:
         """As ``Kernels.scan_codes``."""
         assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
         slots = np.empty((queries.values.shape[0], count), np.int32)
-        scored = code_kernels.scan_codes(
-            _view(codes.table, np.uint8),
-            _view(codes.norms, np.int32),
+        asked = (
             _view(queries.values, np.int8),
             _view(queries.ratios, np.int64),
             _words(allowed, codes.table.shape[0]),
             allowed is not None,
             slots,
         )
+        table, norms = _view(codes.table, np.uint8), _view(codes.norms, np.int32)
+        if sketches is None:
+            scored = code_kernels.scan_codes(table, norms, *asked)
+        else:
+            assert sketches.shape[0] == table.shape[0], (sketches.shape, table.shape)
+            scored = sketch_kernels.scan_sketched(table, norms, *_sketches(sketches), *asked)
         slots.flags.writeable = False
         # Every allowed row is scored once for each query.
         fewest = min(count, scored // max(1, queries.values.shape[0]))
@@ -245,7 +260,13 @@ class CpuKernels:
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
             ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
+            ("scan_sketched", sketch_kernels.scan_sketched, lambda: self.scan_codes(codes, queries, 1, None, sketches)),
             ("search_graph", graph_kernels.search_graph, lambda: bound.search(queries, Beam(2), 1, 1)),
+            (
+                "search_graph_allowed",
+                filtered_kernels.search_graph_allowed,
+                lambda: bound.search(queries, Beam(2), 1, 1, np.ones(1, np.uint64)),
+            ),
             ("answer_graph", lockstep_kernels.answer_graph, lambda: bound.answer(vectors[:1], Beam(2), 1, 1)),
             ("merge", scan_kernels.merge, lambda: self.merge([_unfilled(1, 1)])),
             (
@@ -300,7 +321,8 @@ class CpuGraph:
             return Candidates(np.full((nq, count), -1, np.int32), 0, 0, 0)
         assert stride == self._stride, (stride, self._stride)
         slots = np.empty((nq, count), np.int32)
-        fewest, scored, hops = graph_kernels.search_graph(
+        walk = graph_kernels.search_graph if allowed is None else filtered_kernels.search_graph_allowed
+        fewest, scored, hops = walk(
             *self._arrays,
             _view(queries.values, np.int8),
             _view(queries.ratios, np.int64),
@@ -308,8 +330,7 @@ class CpuGraph:
             k,
             beam.ef,
             beam.slack,
-            _words(allowed, self._rows),
-            allowed is not None,
+            *(() if allowed is None else (_words(allowed, self._rows),)),
             slots,
         )
         slots.flags.writeable = False

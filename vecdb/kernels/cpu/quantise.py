@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.arrays import OFFSET_MAX, RATIO_BITS, UNIT_MIN
+from vecdb.kernels.arrays import OFFSET_MAX, RATIO_BITS, STRIDE_BYTES, UNIT_MIN
 from vecdb.kernels.cpu.cache import exact_kernel, exact_part, kernel, part
-from vecdb.kernels.cpu.intrinsics import dot_codes_4
+from vecdb.kernels.cpu.intrinsics import dot_codes_4, prefetch
 from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
 from vecdb.types import AnyArray
 
 _BLOCK_ROWS = 64
+_AHEAD_ROWS = 8
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _SMALLEST = np.float32(UNIT_MIN)
 _OFFSET_MAX = np.float64(OFFSET_MAX)
@@ -142,6 +143,14 @@ def length_of(query: AnyArray) -> Any:
     return np.int64(np.sqrt(np.float64(total)))
 
 
+@part
+def _fetch_codes(table: AnyArray, row: int) -> None:
+    """Ask for a row of codes."""
+    start = np.int64(row) * table.shape[1]
+    for offset in range(0, table.shape[1], STRIDE_BYTES):
+        prefetch(table, start + offset)
+
+
 @kernel
 def scan_codes(
     table: AnyArray,
@@ -172,7 +181,12 @@ def scan_codes(
             ids[spare] = ids[count - 1]
         for query in range(nq):
             line = values[query]
+            for number in range(min(count, _AHEAD_ROWS) if query == 0 else 0):
+                _fetch_codes(table, ids[number])
             for at in range(0, count, 4):
+                # Rows that were picked by a filter are where no hardware expects the next one to be.
+                for number in range(at + _AHEAD_ROWS, min(at + _AHEAD_ROWS + 4, count) if query == 0 else 0):
+                    _fetch_codes(table, ids[number])
                 dot_codes_4(table, ids, at, line, dots)
             heap = heaps[query]
             ratio = ratios[query]
