@@ -123,8 +123,8 @@ class Kernels(Protocol):
     ) -> Candidates:
         """Nearest rows by integer distance over the allowed rows; ties by row.
 
-        Where ``sketches`` are given, the codes of a row are not read if its sketch, with ``SCAN_MARGIN``, says that it is
-        farther than ``count`` others; rows are decided on ``SCAN_BLOCK_ROWS`` at a time.
+        Where ``sketches`` are given, the codes of a row are not read if its sketch, with ``SCAN_MARGIN``, says that it
+        is farther than ``count`` others; rows are decided on ``SCAN_BLOCK_ROWS`` at a time.
         """
         ...
 

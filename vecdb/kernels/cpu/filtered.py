@@ -1,9 +1,10 @@
 """Search of an HNSW graph among allowed rows: the walk goes on the subgraph that the allowed rows make of it.
 
 Expanding a row takes its allowed links, and while those are few, the allowed links of the links that are not allowed
-(Patel et al. 2024, "ACORN", section 5). Only allowed rows are scored and kept. The walk starts where the descent arrives
-and at allowed rows evenly spaced among all of them: where the allowed rows lie far from the query, nothing near it leads
-to them. Those are at least ``k``, so that no answer is short. The rest is the walk of ``vecdb.kernels.cpu.graph``.
+(Patel et al. 2024, "ACORN", section 5). Only allowed rows are scored and kept. The walk starts where the descent
+arrives and at allowed rows evenly spaced among all of them: where the allowed rows lie far from the query, nothing near
+it leads to them. Those are at least ``k``, so that no answer is short. The rest is the walk of
+``vecdb.kernels.cpu.graph``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from vecdb.kernels.cpu.graph import (
     within,
 )
 from vecdb.kernels.cpu.quantise import bias_of, length_of
+from vecdb.kernels.cpu.selection import count_bits
 from vecdb.types import AnyArray
 
 _SEEN_MAX = 16_384
@@ -59,20 +61,11 @@ def _bit(row: Any) -> Any:
 
 
 @part
-def _count_bits(word: Any) -> Any:
-    """Bits set in a word."""
-    word -= (word >> _ONE) & np.uint64(0x5555555555555555)
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
-
-
-@part
 def scattered(allowed: AnyArray, wanted: int) -> Any:
     """``wanted`` of the allowed rows, or all where they are fewer, evenly spaced among them, ascending."""
     total: Any = 0
     for number in range(allowed.shape[0]):
-        total += _count_bits(allowed[number])
+        total += count_bits(allowed[number])
     count = min(total, wanted)
     rows = np.empty(count, np.int32)
     found = 0
@@ -81,7 +74,7 @@ def scattered(allowed: AnyArray, wanted: int) -> Any:
         if found == count:
             break
         word = allowed[number]
-        here = _count_bits(word)
+        here = count_bits(word)
         passed = before
         # The rank of the next one among the allowed rows.
         while found < count and (found * total + (total >> 1)) // count < before + here:
@@ -89,7 +82,7 @@ def scattered(allowed: AnyArray, wanted: int) -> Any:
             while passed < rank:
                 word &= word - _ONE
                 passed += 1
-            rows[found] = (number << 6) + _count_bits((word & (~word + _ONE)) - _ONE)
+            rows[found] = (number << 6) + count_bits((word & (~word + _ONE)) - _ONE)
             found += 1
         before += here
     return rows
@@ -97,7 +90,7 @@ def scattered(allowed: AnyArray, wanted: int) -> Any:
 
 @inlined
 def _take(line: AnyArray, allowed: AnyArray, met: AnyArray, ids: AnyArray, count: Any) -> Any:
-    """Append the allowed links of a node that were not met yet to ``ids``, and mark them; returns how many there are."""
+    """Append the allowed links of a node not met yet to ``ids``, which has ``count``, and mark them; returns how many."""
     for number in range(line.shape[0]):
         neighbour = line[number]
         if neighbour < 0:
@@ -183,8 +176,9 @@ def search_allowed(
     scored += 1
     met[_word(arrival)] |= _ONE << _bit(arrival)
     log[0] = arrival
-    logged = 1
+    logged: Any = 1
     count: Any = np.int64((allowed[_word(arrival)] >> _bit(arrival)) & _ONE)
+    fresh: Any = 0
     for number in range(starts.shape[0]):
         row = starts[number]
         word, bit = _word(row), _bit(row)
@@ -208,8 +202,9 @@ def search_allowed(
         score(table, norms, ids, count, query, terms, out)
     size, _ = insert(pool, 0, ids, out, count)
     scored += count
-    hops = 0
+    hops: Any = 0
     cursor = 0
+    worst: Any = FAR
     while cursor < size:
         key = pool[cursor]
         worst = FAR

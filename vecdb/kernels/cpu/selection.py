@@ -71,6 +71,15 @@ def sort_heap(heap: AnyArray) -> None:
 
 
 @part
+def count_bits(word: Any) -> Any:
+    """Bits set in a word of 64."""
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@part
 def allowed_rows(allowed: AnyArray, filtered: bool, n: int, cursor: int, ids: AnyArray) -> tuple[int, int]:
     """Fill ``ids`` with the next allowed rows from ``cursor`` on; returns how many, and the next cursor."""
     count = 0
@@ -86,9 +95,7 @@ def allowed_rows(allowed: AnyArray, filtered: bool, n: int, cursor: int, ids: An
         if word == np.uint64(0):
             cursor = ((cursor >> 6) + 1) << 6
             continue
-        while word & np.uint64(1) == np.uint64(0):
-            word >>= np.uint64(1)
-            cursor += 1
+        cursor += count_bits((word & (~word + np.uint64(1))) - np.uint64(1))
         if count == room:
             break
         ids[count] = cursor
