@@ -35,7 +35,7 @@ def allowed_rows(state: CollectionState, part: PartView, where: Filter | None) -
     # The columns of one part may take as much memory as all of them together are allowed.
     state.resources.budget.note_built()
     state.resources.budget.settle()
-    return live & matching
+    return matching if live.count() == part.rows else live & matching
 
 
 def count_matching(state: CollectionState, view: View, where: Filter | None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vecdb.engine.threads import cores_allowed
 from vecdb.errors import InvalidArgument
+from vecdb.query.costs import SearchCosts
 from vecdb.query.plan import GRAPH_ROWS_MIN
 
 MEMORY_BUDGET_BYTES_MIN = 2**20
@@ -69,6 +70,8 @@ class EngineOptions:
     log_archive
         A directory in which log files are kept before they are trimmed, so that ``vecdb.restore`` can restore a backup
         as of any later write. ``None``: they are not kept.
+    search_costs
+        What plans weigh scans of filtered rows and walks by. ``None``: measured once in each process.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -93,6 +96,7 @@ class EngineOptions:
     reserve_size_bytes: int = 16 * 2**20
     refresh_interval_s: float = 0.0
     log_archive: str | Path | None = None
+    search_costs: SearchCosts | None = None
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -14,6 +14,8 @@ from vecdb.engine.read import vectors_of
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.filter import Filter
+from vecdb.kernels.arrays import stride_bytes
+from vecdb.query.costs import DEFAULT_COSTS, costs_of
 from vecdb.query.execute import (
     PartSearch,
     PlannedPart,
@@ -139,7 +141,12 @@ def _plan(
             return None
         parts.append(part)
         searches.append(PartSearch(field, None if count == part.rows else allowed))
-    planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
+    costs = DEFAULT_COSTS
+    if any(each.allowed_rows is not None and each.part.has_graph for each in searches):
+        costs = state.options.search_costs or costs_of(
+            state.kernels, stride_bytes(declared.dim), measure=where is not None
+        )
+    planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min, costs)
     return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
 
 

@@ -12,7 +12,7 @@ from vecdb.index.codes import ScalarCodes
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.kernels.arrays import Beam
 from vecdb.kernels.protocol import Kernels
-from vecdb.types import F32Array, I32Array, Metric
+from vecdb.types import F32Array, I32Array, Metric, U8Array
 
 _RERANK_FACTOR = 3
 _RERANK_MIN = 32
@@ -65,16 +65,24 @@ class CodedFlatIndex:
     """Search over all byte codes, then over the float32 vectors of the best.
 
     Results always number ``min(k, allowed rows)``; a true neighbour is missed only if quantisation puts it behind
-    ``max(3 k, k + 32)`` others.
+    ``max(3 k, k + 32)`` others, or its sketch by ``SCAN_MARGIN``.
+
+    Parameters
+    ----------
+    sketches
+        Of the codes: of rows that are far, nothing else is read then.
     """
 
-    __slots__ = ("_codes", "_kernels", "_vectors")
+    __slots__ = ("_codes", "_kernels", "_sketches", "_vectors")
 
-    def __init__(self, kernels: Kernels, codes: ScalarCodes, vectors: F32Array) -> None:
+    def __init__(
+        self, kernels: Kernels, codes: ScalarCodes, vectors: F32Array, sketches: U8Array | None = None
+    ) -> None:
         assert vectors.shape == (codes.rows, codes.dim), (vectors.shape, codes.rows, codes.dim)
         self._kernels = kernels
         self._codes = codes
         self._vectors = vectors
+        self._sketches = sketches
 
     @property
     def rows(self) -> int:
@@ -105,6 +113,7 @@ class CodedFlatIndex:
             self._codes.quantise(self._kernels, queries),
             width,
             None if allowed is None else allowed.words,
+            self._sketches,
         )
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)

@@ -16,6 +16,7 @@ from vecdb.bitmap import Bitmap
 from vecdb.index.flat import FlatIndex
 from vecdb.index.protocol import IndexAnswer, VectorIndex
 from vecdb.kernels.protocol import Kernels
+from vecdb.query.costs import DEFAULT_COSTS, SearchCosts
 from vecdb.query.plan import GRAPH_ROWS_MIN, PartFacts, PartPlan, Strategy, plan_part
 from vecdb.segment.vectors import FieldVectors
 from vecdb.types import F32Array, I32Array, I64Array, TopK
@@ -57,6 +58,10 @@ class SearchablePart(Protocol):
     @property
     def has_open_graph(self) -> bool:
         """Whether ``graph`` opens no file."""
+
+    @property
+    def has_sketches(self) -> bool:
+        """Whether ``scan`` reads sketches before codes."""
 
     @property
     def verified(self) -> bool:
@@ -118,7 +123,12 @@ class Ranked:
 
 
 def plan_parts(
-    searches: Sequence[PartSearch], k: int, recall: float, ef: int | None, graph_rows_min: int = GRAPH_ROWS_MIN
+    searches: Sequence[PartSearch],
+    k: int,
+    recall: float,
+    ef: int | None,
+    graph_rows_min: int = GRAPH_ROWS_MIN,
+    costs: SearchCosts = DEFAULT_COSTS,
 ) -> list[PlannedPart]:
     """How to search each part for ``k`` hits; parts with nothing to find are left out."""
     planned: list[PlannedPart] = []
@@ -126,7 +136,8 @@ def plan_parts(
         part = search.part
         allowed = part.vectors.allowed_slots(search.allowed_rows)
         count = part.slots if allowed is None else allowed.count()
-        plan = plan_part(PartFacts(part.slots, count, part.has_codes, part.has_graph), k, recall, ef, graph_rows_min)
+        facts = PartFacts(part.slots, count, part.has_codes, part.has_graph)
+        plan = plan_part(facts, k, recall, ef, graph_rows_min, costs)
         if plan.strategy is not Strategy.NOTHING:
             planned.append(PlannedPart(number, part, plan, None if count == part.slots else allowed, count))
     return planned
@@ -144,10 +155,12 @@ def is_at_hand(planned: Sequence[PlannedPart], queries: F32Array, kernels: Kerne
                 ready = kernels.is_ready("scan_topk")
                 scanned_bytes += 4 * each.count * queries.size
             case Strategy.SCAN:
-                ready = part.has_open_codes and kernels.is_ready("quantise", "scan_codes", "rerank")
+                scanning = "scan_sketched" if part.has_sketches else "scan_codes"
+                ready = part.has_open_codes and kernels.is_ready("quantise", scanning, "rerank")
                 scanned_bytes += each.count * queries.size
             case _:
-                ready = part.has_open_graph and kernels.is_ready("quantise", "search_graph", "rerank")
+                walking = ("answer_graph",) if each.allowed is None else ("quantise", "search_graph_allowed", "rerank")
+                ready = part.has_open_graph and kernels.is_ready(*walking)
         if not ready:
             return False
     return scanned_bytes <= SCANNED_BYTES_MAX and (len(planned) == 1 or kernels.is_ready("merge"))

@@ -18,8 +18,11 @@ from vecdb.bitmap import Bitmap
 from vecdb.filter import Filter
 from vecdb.query.predicate import PayloadColumns, matches
 
-BITMAPS_PER_PART_MAX = 64
-"""Filters remembered for each part, least recently used out first."""
+BITMAPS_BYTES_MAX = 16 * 2**20
+"""Bitmaps remembered for each part, least recently used out first."""
+
+ENTRY_BYTES = 512
+"""Counted for a remembered filter beside its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,10 @@ class PartMatcher:
         found = Bitmap.from_bools(matches(where, self._columns.columns(where.paths(), rows), rows))
         with self._lock:
             self._remember(key, found)
-            while len(self._bitmaps) > BITMAPS_PER_PART_MAX:
-                self._bitmaps.popitem(last=False)
+            taken = sum(_size_bytes(bitmap) for bitmap, _ in self._bitmaps.values())
+            while taken > BITMAPS_BYTES_MAX:
+                _, (oldest, _) = self._bitmaps.popitem(last=False)
+                taken -= _size_bytes(oldest)
         return found
 
     def _remember(self, key: tuple[Filter, int], bitmap: Bitmap) -> None:
@@ -71,7 +76,7 @@ class PartMatcher:
         """What is kept for the part."""
         with self._lock:
             kept = [
-                Remembered(used_s, bitmap.words.nbytes, partial(self._forget, key))
+                Remembered(used_s, _size_bytes(bitmap), partial(self._forget, key))
                 for key, (bitmap, used_s) in self._bitmaps.items()
             ]
         columns = self._columns
@@ -102,3 +107,7 @@ class Matchers:
         with self._lock:
             matchers = list(self._of_part.values())
         return [each for matcher in matchers for each in matcher.remembered()]
+
+
+def _size_bytes(bitmap: Bitmap) -> int:
+    return int(bitmap.words.nbytes) + ENTRY_BYTES

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from vecdb.index.hnsw import beam_for_recall, recall_of_ef
+from vecdb.index.hnsw import beam_for_recall, ef_for_recall, recall_of_ef
 from vecdb.kernels.arrays import Beam
+from vecdb.query.costs import DEFAULT_COSTS, SearchCosts
 
 SCAN_RECALL = 0.999
 """Expected recall of a scan of 8-bit codes whose candidates are ranked again by their float32 vectors."""
@@ -19,8 +20,12 @@ SCAN_RECALL = 0.999
 GRAPH_ROWS_MIN = 10_000
 """With fewer allowed rows a scan of their codes costs less than a walk; a part with fewer rows gets no graph."""
 
-GRAPH_SELECTIVITY_MIN = 0.2
-"""With a smaller share of allowed rows most steps of a walk lead to rows that may not be returned."""
+_HOPS_PER_EF = 0.85
+_ROWS_PER_HOP = 30
+_DETOURS_MAX = 30
+_DETOURS_AT_ALL = 1.4
+"""What walks among allowed rows do: hops for each of ``ef_for_recall``, rows looked at in a hop, and detours in a hop,
+which are so many over the selectivity (measured from 0.05 to 0.9, see docs/adr/0005)."""
 
 
 class Strategy(Enum):
@@ -78,7 +83,12 @@ class PartPlan:
 
 @lru_cache(maxsize=4096)
 def plan_part(
-    facts: PartFacts, k: int, recall: float, ef: int | None, graph_rows_min: int = GRAPH_ROWS_MIN
+    facts: PartFacts,
+    k: int,
+    recall: float,
+    ef: int | None,
+    graph_rows_min: int = GRAPH_ROWS_MIN,
+    costs: SearchCosts = DEFAULT_COSTS,
 ) -> PartPlan:
     """The plan for one part.
 
@@ -92,15 +102,33 @@ def plan_part(
         The caller's own size of the candidate list, instead of ``recall``.
     graph_rows_min
         With fewer allowed rows the graph is left alone.
+    costs
+        By which a walk among some of the rows is weighed against a scan of them.
     """
     if facts.allowed == 0:
         return PartPlan(Strategy.NOTHING, None, 1.0)
     if not facts.has_codes or (ef is None and recall > SCAN_RECALL) or facts.allowed <= k:
         return PartPlan(Strategy.EXACT, None, 1.0)
     selectivity = facts.allowed / facts.slots
-    if not facts.has_graph or facts.allowed < graph_rows_min or selectivity < GRAPH_SELECTIVITY_MIN:
+    hops = max(ef, k) if ef is not None else _HOPS_PER_EF * ef_for_recall(k, recall)
+    if (
+        not facts.has_graph
+        or facts.allowed < graph_rows_min
+        or (selectivity < 1.0 and scan_ns(facts.allowed, costs) <= walk_ns(hops, selectivity, costs))
+    ):
         return PartPlan(Strategy.SCAN, None, SCAN_RECALL)
     if ef is None:
         return PartPlan(Strategy.GRAPH, beam_for_recall(k, recall, selectivity), recall)
     size = max(ef, k)
-    return PartPlan(Strategy.GRAPH, Beam(size), min(recall_of_ef(k, size, round(selectivity, 2)), SCAN_RECALL))
+    return PartPlan(Strategy.GRAPH, Beam(size), min(recall_of_ef(k, size), SCAN_RECALL))
+
+
+def scan_ns(allowed: int, costs: SearchCosts) -> float:
+    """What a scan of so many allowed rows costs for one query."""
+    return allowed * costs.row_ns
+
+
+def walk_ns(hops: float, selectivity: float, costs: SearchCosts) -> float:
+    """What a walk of so many hops among a share of the rows costs for one query."""
+    detours = min(_DETOURS_AT_ALL / selectivity, _DETOURS_MAX)
+    return hops * (costs.hop_ns + _ROWS_PER_HOP * costs.row_ns + detours * costs.detour_ns)

@@ -338,6 +338,11 @@ class SegmentField:
         return self._graph is not None
 
     @property
+    def has_sketches(self) -> bool:
+        """Whether there are sketches of the codes: an open graph has made them."""
+        return self._graph is not None and self._graph.graph.sketches.shape[0] > 0
+
+    @property
     def exact(self) -> FlatIndex:
         """Exact search over float32; the caller verifies by ``ensure`` first."""
         self._settle()
@@ -347,7 +352,8 @@ class SegmentField:
     def scan(self) -> CodedFlatIndex:
         """A scan of the codes with a float32 rerank."""
         self._settle()
-        return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors)
+        sketches = self._graph.graph.sketches if self._graph is not None and self.has_sketches else None
+        return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors, sketches)
 
     @property
     def graph(self) -> HnswIndex:

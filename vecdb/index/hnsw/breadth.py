@@ -6,6 +6,7 @@ that easier sets reach more than is asked.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from vecdb.kernels.arrays import SLACK_BITS, Beam
@@ -19,6 +20,16 @@ _STEPS = ((0.80, 0.4), (0.90, 0.6), (0.95, 1.1), (0.98, 2.2), (0.99, 3.5), (0.99
 
 _SLACKS = ((0.80, 1.0), (0.90, 1.055), (0.95, 1.105), (0.98, 1.15), (0.99, 1.2), (0.995, 1.25), (1.0, 1.6))
 """(recall@k, slack), rising."""
+
+_ALLOWED_SLACKS = (
+    (0.80, 1.02), (0.90, 1.064), (0.95, 1.087), (0.98, 1.13), (0.99, 1.16), (0.995, 1.21), (1.0, 1.6)
+)  # fmt: skip
+"""The same for a walk among allowed rows, which has more slack by itself where they are remote: fitted to the worst of
+filters by chance, by nearness and by remoteness."""
+
+_SELECTIVITIES = ((-3.0, 2.5), (-2.0, 1.3), (-1.5, 0.75), (-1.3, 0.7), (-1.0, 0.82), (-0.6, 1.0))
+"""(logarithm to base ten of the selectivity, factor of what ``_ALLOWED_SLACKS`` have beyond 1), rising. With fewer
+allowed rows the k-th is more remote, and slack grows by itself; with very few they are hardly linked."""
 
 _ROOM = 4
 """A walk that ends by slack may keep this many times the rows that one which ends with its beam would."""
@@ -36,37 +47,43 @@ def beam_for_recall(k: int, recall: float, selectivity: float = 1.0) -> Beam:
     selectivity
         Share of the rows that are allowed, above 0 and up to 1.
     """
-    ef = ef_for_recall(k, recall, selectivity)
     if selectivity < 1.0:
-        return Beam(ef)
-    slack = int(_between(_SLACKS, recall) * (1 << SLACK_BITS))
-    return Beam(min(ef * _ROOM, EF_MAX), slack)
+        excess = (_between(_ALLOWED_SLACKS, recall) - 1.0) * _between(
+            _SELECTIVITIES, math.log10(max(selectivity, 1e-3))
+        )
+        slack = 1.0 + excess
+    else:
+        slack = _between(_SLACKS, recall)
+    return Beam(min(ef_for_recall(k, recall) * _ROOM, EF_MAX), int(slack * (1 << SLACK_BITS)))
 
 
-def ef_for_recall(k: int, recall: float, selectivity: float = 1.0) -> int:
-    """The ef, from ``max(k, EF_MIN)`` to ``EF_MAX``, with which a walk that ends with its beam gives ``recall``."""
-    ef = int(_between(_STEPS, recall) * (k + _BASE) / max(selectivity, 1e-6)) + 1
+def ef_for_recall(k: int, recall: float) -> int:
+    """The ef, from ``max(k, EF_MIN)`` to ``EF_MAX``, with which a walk that ends with its beam gives ``recall``.
+
+    However many rows are allowed: only these are in the beam.
+    """
+    ef = int(_between(_STEPS, recall) * (k + _BASE)) + 1
     return min(max(ef, k, EF_MIN), EF_MAX)
 
 
 @lru_cache(maxsize=1024)
-def recall_of_ef(k: int, ef: int, selectivity: float = 1.0) -> float:
+def recall_of_ef(k: int, ef: int) -> float:
     """The largest recall for which ``ef_for_recall`` asks no more than ``ef``."""
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = (low + high) / 2
-        if ef_for_recall(k, max(middle, 1e-6), selectivity) <= ef:
+        if ef_for_recall(k, max(middle, 1e-6)) <= ef:
             low = middle
         else:
             high = middle
     return low
 
 
-def _between(steps: tuple[tuple[float, float], ...], recall: float) -> float:
-    """Linear between the steps; the first one holds below it."""
+def _between(steps: tuple[tuple[float, float], ...], place: float) -> float:
+    """Linear between the steps; the first one holds below it, the last one beyond it."""
     before = (0.0, steps[0][1])
     for at, value in steps:
-        if recall <= at:
-            return before[1] + (recall - before[0]) / (at - before[0]) * (value - before[1])
+        if place <= at:
+            return before[1] + (place - before[0]) / (at - before[0]) * (value - before[1])
         before = (at, value)
     return steps[-1][1]

@@ -90,7 +90,7 @@ def scattered(allowed: AnyArray, wanted: int) -> Any:
 
 @inlined
 def _take(line: AnyArray, allowed: AnyArray, met: AnyArray, ids: AnyArray, count: Any) -> Any:
-    """Append the allowed links of a node not met yet to ``ids``, which has ``count``, and mark them; returns how many."""
+    """Append the allowed links of a node not met yet to the ``count`` of ``ids``, and mark them."""
     for number in range(line.shape[0]):
         neighbour = line[number]
         if neighbour < 0:
