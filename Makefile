@@ -18,7 +18,7 @@ PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
 CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: help demo test test-slow torture golden lint format proto bench load costs churn recovery against clean
+.PHONY: help demo test test-slow torture golden lint format proto bench load costs churn filters recovery against clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ costs: $(VENV)/.bench  ## measure durable writes, opening, importing and a thous
 
 churn: $(VENV)/.bench  ## measure what ten times as many writes as rows do to answers, recall, disk, memory and latency
 	$(BIN)/python bench/churn.py $(ARGS)
+
+filters: $(VENV)/.bench  ## measure filtered searches beside unfiltered ones: make filters ARGS="--dataset text.hdf5"
+	$(BIN)/python bench/filters.py $(ARGS)
 
 recovery: $(VENV)/.bench  ## measure opening after a kill -9 with a long log: make recovery ARGS="--batch-rows 1000 1"
 	$(BIN)/python bench/recovery.py $(ARGS)

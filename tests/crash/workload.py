@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from tests.crash.history import SCHEMA, Batch, batch, state_after
 from tests.crash.observe import Observation, differences, observe
+from tests.walking import WALKS
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.manifest import Manifest
@@ -36,6 +37,7 @@ ROW_BYTES = 250 + 4 * 12
 OPTIONS = EngineOptions(
     memtable_size_bytes=64 * ROW_BYTES,
     graph_rows_min=10,
+    search_costs=WALKS,
     compaction_fanout=2,
     log_file_bytes_first=8_192,
     log_kept_bytes=65_536,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.engine.written import Writer, written_in
+from tests.walking import WALKS
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
 from vecdb.storage.io import FileSystem
@@ -18,6 +19,7 @@ DIM = 8
 SMALL = EngineOptions(
     memtable_size_bytes=64 * 400,
     graph_rows_min=40,
+    search_costs=WALKS,
     log_file_bytes_first=65_536,
     log_kept_bytes=4_096,
     compaction=False,

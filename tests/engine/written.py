@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.walking import WALKS
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
@@ -27,7 +28,7 @@ OPTIONS = EngineOptions(
     verify_ahead_bytes_max=0,
     kernels="reference",
 )
-WITH_GRAPHS = replace(OPTIONS, graph_rows_min=30)
+WITH_GRAPHS = replace(OPTIONS, graph_rows_min=30, search_costs=WALKS)
 
 
 class Writer:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb.index.codes import ScalarCodes
-from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams, ef_for_recall
+from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams, beam_for_recall, ef_for_recall
 from vecdb.index.hnsw.levels import insertion_order
-from vecdb.kernels.arrays import Beam
+from vecdb.kernels.arrays import SLACK_BITS, Beam
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.types import Metric
 
@@ -234,5 +234,8 @@ def test_layers_are_nested_and_thin_out(rows, m, seed):
 def test_breadth_rises_with_what_is_asked():
     assert ef_for_recall(10, 0.9) < ef_for_recall(10, 0.95) < ef_for_recall(10, 0.99) < ef_for_recall(10, 1.0)
     assert ef_for_recall(10, 0.95) < ef_for_recall(100, 0.95)
-    assert ef_for_recall(10, 0.95, 0.1) > 5 * ef_for_recall(10, 0.95)
     assert ef_for_recall(500, 0.5) >= 500
+    for selectivity in (0.003, 0.02, 0.2, 0.99):
+        slacks = [beam_for_recall(10, recall, selectivity).slack for recall in (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)]
+        assert slacks == sorted(set(slacks))
+        assert slacks[0] >= 1 << SLACK_BITS

@@ -11,6 +11,7 @@ import numpy as np
 
 from tests.crash.observe import ranking_differences
 from tests.property.freezing import FreezableFileSystem
+from tests.walking import WALKS
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.engine.options import EngineOptions
@@ -27,6 +28,7 @@ KERNELS = choose_kernels("reference")
 SMALL = EngineOptions(
     memtable_size_bytes=110 * (250 + 4 * DIM),
     graph_rows_min=20,
+    search_costs=WALKS,
     log_file_bytes_first=16_384,
     kernels="reference",
 )
@@ -268,7 +270,9 @@ def test_a_request_id_names_one_request_also_among_those_that_arrive_together(tm
 
 
 def test_a_segment_flushed_when_a_build_ends_is_indexed_too(tmp_path: Path) -> None:
-    options = EngineOptions(memtable_size_bytes=8 * (250 + 4 * DIM), graph_rows_min=3, kernels="reference")
+    options = EngineOptions(
+        memtable_size_bytes=8 * (250 + 4 * DIM), graph_rows_min=3, search_costs=WALKS, kernels="reference"
+    )
     with opened(tmp_path / "db", options) as database:
         collection = database.create_collection("docs", dim=DIM, index=IndexSpec(m=3, ef_construction=4))
         for turn in range(120):

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 from tests.crash.observe import ranking_differences, same_vectors
 from tests.property.freezing import FreezableFileSystem
 from tests.trust import Trust
+from tests.walking import WALKS
 from vecdb.api import Collection
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
@@ -45,6 +46,7 @@ SCHEMA = CollectionSchema(tuple(VectorField(DIMS[name], METRICS[name], HNSW, nam
 OPTIONS = EngineOptions(
     memtable_size_bytes=20 * (250 + 4 * sum(DIMS.values())),
     graph_rows_min=3,
+    search_costs=WALKS,
     compaction_fanout=2,
     log_file_bytes_first=4_096,
     log_kept_bytes=2_048,

@@ -114,7 +114,7 @@ def plan_part(
     if (
         not facts.has_graph
         or facts.allowed < graph_rows_min
-        or (selectivity < 1.0 and scan_ns(facts.allowed, costs) <= walk_ns(hops, selectivity, costs))
+        or (selectivity < 1.0 and scan_ns(facts.allowed, costs) < walk_ns(hops, selectivity, costs))
     ):
         return PartPlan(Strategy.SCAN, None, SCAN_RECALL)
     if ef is None:
