@@ -26,6 +26,7 @@ from vecdb.api import Collection
 from vecdb.bench.sources import source_of
 from vecdb.engine.options import EngineOptions
 from vecdb.filter import Filter
+from vecdb.results import Hits
 from vecdb.types import AnyArray, F32Array, Metric
 
 BATCH_ROWS = 1_000
@@ -123,12 +124,15 @@ def filter_of(kind: str, rows: int, allowed: int, group: int) -> Filter:
     return Field("random" if kind == "random" else "along") < allowed
 
 
-def microseconds(collection: Collection, queries: F32Array, recall: float, filters: Sequence[Filter | None]) -> float:
-    """Processor time of one search."""
+def timed(
+    collection: Collection, queries: F32Array, recall: float, filters: Sequence[Filter | None]
+) -> tuple[list[Hits], float]:
+    """The answers, one query a call, and microseconds of processor time of one."""
     start = time.process_time()
-    for query, where in zip(queries, filters, strict=True):
-        collection.search(query, k=K, recall=recall, where=where)
-    return (time.process_time() - start) / len(queries) * 1e6
+    answers = [
+        collection.search(query, k=K, recall=recall, where=where) for query, where in zip(queries, filters, strict=True)
+    ]
+    return answers, (time.process_time() - start) / len(queries) * 1e6
 
 
 def measure(collection: Collection, queries: F32Array, groups: AnyArray, kind: str, selectivity: float) -> list[Cell]:
@@ -147,14 +151,11 @@ def measure(collection: Collection, queries: F32Array, groups: AnyArray, kind: s
     nothing = [None] * len(plain)
     found = []
     for recall in RECALLS:
-        before = microseconds(collection, plain, recall, nothing)
-        spent = microseconds(collection, queries, recall, filters)
-        after = microseconds(collection, plain, recall, nothing)
-        right = short = 0
-        for query, where, ids in zip(queries, filters, truth, strict=True):
-            hits = collection.search(query, k=K, recall=recall, where=where)
-            right += len(ids & set(hits.ids))
-            short += len(hits) < len(ids)
+        _, before = timed(collection, plain, recall, nothing)
+        answers, spent = timed(collection, queries, recall, filters)
+        _, after = timed(collection, plain, recall, nothing)
+        right = sum(len(ids & set(hits.ids)) for ids, hits in zip(truth, answers, strict=True))
+        short = sum(len(hits) < len(ids) for ids, hits in zip(truth, answers, strict=True))
         told = [
             collection.explain(query, k=K, recall=recall, where=where)
             for query, where in zip(queries[:100], filters[:100], strict=True)

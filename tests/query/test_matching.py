@@ -1,4 +1,4 @@
-"""Remembered filters: the same bitmap again, bounded in bytes over all parts, the least recently used go first."""
+"""Remembered filters: the same bitmap again, bounded in bytes for each part, the least recently used go first."""
 
 import json
 
@@ -10,6 +10,7 @@ from vecdb.query.matching import ENTRY_BYTES, Matchers
 
 ROWS = 640
 ONE = ROWS // 8 + ENTRY_BYTES
+PAYLOADS = [json.dumps({"n": n}).encode() for n in range(ROWS)]
 
 
 class Part:
@@ -20,17 +21,14 @@ class Part:
 def evaluated(monkeypatch):
     """The filters that were evaluated."""
     seen = []
-    evaluate = matching.PartMatcher.evaluate
+    evaluate = matching.matches
 
-    def noting(self, where, rows):
+    def noting(where, columns, rows):
         seen.append(where)
-        return evaluate(self, where, rows)
+        return evaluate(where, columns, rows)
 
-    monkeypatch.setattr(matching.PartMatcher, "evaluate", noting)
+    monkeypatch.setattr(matching, "matches", noting)
     return seen
-
-
-PAYLOADS = [json.dumps({"n": n}).encode() for n in range(ROWS)]
 
 
 def test_a_filter_is_evaluated_once_for_each_part(evaluated):
@@ -39,35 +37,27 @@ def test_a_filter_is_evaluated_once_for_each_part(evaluated):
         for part in parts:
             assert matchers.matching(part, PAYLOADS, Field("n") < 5, ROWS).rows().tolist() == [0, 1, 2, 3, 4]
     assert len(evaluated) == 2
-    assert matchers.size_bytes == 2 * ONE
     # A memtable grows: more rows are another question.
     assert matchers.matching(parts[0], PAYLOADS, Field("n") < 5, 3).rows().tolist() == [0, 1, 2]
     assert len(evaluated) == 3
 
 
-def test_the_least_recently_used_of_all_parts_go_first(evaluated):
-    matchers, one, other = Matchers(3 * ONE), Part(), Part()
-    ask = lambda part, n: matchers.matching(part, PAYLOADS, Field("n") < n, ROWS)  # noqa: E731
-    ask(one, 1), ask(other, 2), ask(one, 3), ask(one, 1)
-    ask(other, 4)
-    assert matchers.size_bytes == 3 * ONE
+def test_the_least_recently_used_go_first(evaluated, monkeypatch):
+    monkeypatch.setattr(matching, "BITMAPS_BYTES_MAX", 3 * ONE)
+    matchers, part = Matchers(), Part()
+    for n in (1, 2, 3, 1, 4):
+        matchers.matching(part, PAYLOADS, Field("n") < n, ROWS)
     evaluated.clear()
-    ask(one, 1), ask(one, 3), ask(other, 4)
+    for n in (1, 3, 4):
+        assert matchers.matching(part, PAYLOADS, Field("n") < n, ROWS).count() == n
     assert evaluated == []
-    ask(other, 2)
+    matchers.matching(part, PAYLOADS, Field("n") < 2, ROWS)
     assert len(evaluated) == 1
 
 
-def test_what_was_remembered_goes_with_its_part():
+def test_one_bitmap_larger_than_all_room_is_given_but_not_kept(evaluated, monkeypatch):
+    monkeypatch.setattr(matching, "BITMAPS_BYTES_MAX", ONE - 1)
     matchers, part = Matchers(), Part()
-    matchers.matching(part, PAYLOADS, Field("n") < 1, ROWS)
-    del part
-    assert matchers.size_bytes == 0
-
-
-def test_one_bitmap_larger_than_all_room_is_given_but_not_kept(evaluated):
-    matchers, part = Matchers(ONE - 1), Part()
     for _ in range(2):
         assert matchers.matching(part, PAYLOADS, Field("n") < 2, ROWS).count() == 2
     assert len(evaluated) == 2
-    assert matchers.size_bytes == 0

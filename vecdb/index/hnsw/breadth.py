@@ -27,7 +27,9 @@ _ALLOWED_SLACKS = (
 """The same for a walk among allowed rows, which has more slack by itself where they are remote: fitted to the worst of
 filters by chance, by nearness and by remoteness."""
 
-_SELECTIVITIES = ((-3.0, 2.5), (-2.0, 1.3), (-1.5, 0.75), (-1.3, 0.7), (-1.0, 0.82), (-0.6, 1.0))
+_SELECTIVITIES = (
+    (-3.0, 2.5), (-2.0, 1.3), (-1.5, 0.75), (-1.3, 0.7), (-1.0, 0.82), (-0.6, 1.0), (-0.05, 1.0), (0.0, 0.87)
+)  # fmt: skip
 """(logarithm to base ten of the selectivity, factor of what ``_ALLOWED_SLACKS`` have beyond 1), rising. With fewer
 allowed rows the k-th is more remote, and slack grows by itself; with very few they are hardly linked."""
 
