@@ -201,7 +201,7 @@ def test_one_damaged_file_does_not_keep_the_others_from_being_verified(open_data
 def test_what_has_to_be_compiled_or_scanned_for_long_is_not_made_at_once(filled, vectors, monkeypatch):
     filled.collection("c").search(vectors[0])
     until_at_once(filled, vectors[0])
-    for verb in ("scan_topk", "search_graph", "rerank", "merge"):
+    for verb in ("scan_topk", "answer_graph", "merge"):
         with monkeypatch.context() as patch:
             patch.setattr(CpuKernels, "is_ready", lambda _self, *verbs, verb=verb: verb not in verbs)
             assert at_once(filled, vectors[0]) is None

@@ -22,7 +22,7 @@ from vecdb.types import Metric
     k=st.sampled_from([1, 10, 60]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_only_allowed_rows_and_as_many_as_there_are(n, dim, metric, kinds, allowing, beam, k, seed):
     rng = np.random.default_rng(seed)
     pool = rng.normal(size=(kinds, dim)).astype(np.float32)

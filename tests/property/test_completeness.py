@@ -22,7 +22,7 @@ def test_a_walk_finds_as_many_as_match_however_far_they_are(tmp_path: Path) -> N
     # Three rows in ten are far from the queries, behind all the others.
     near = np.arange(ROWS) % 10 < 7
     vectors = chance.standard_normal((ROWS, DIM)).astype(np.float32) + np.where(near, 0, 9)[:, None].astype(np.float32)
-    queries = chance.standard_normal((6, DIM)).astype(np.float32)
+    queries = chance.standard_normal((2, DIM)).astype(np.float32)
     with EmbeddedDatabase.open(tmp_path / "db", options=OPTIONS, kernels=choose_kernels("reference")) as database:
         collection = database.create_collection("docs", dim=DIM, metric="l2", index=IndexSpec(m=4, ef_construction=16))
         collection.upsert(range(ROWS), vectors, [{"near": bool(each)} for each in near])
