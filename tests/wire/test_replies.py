@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vecdb.results import CollectionStats, Hits, Point, WriteResult
+from vecdb.results import CollectionStats, FieldCalibration, Hits, LiveRecall, Point, WriteResult
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.replies import (
     PIECE_BYTES,
@@ -115,7 +115,11 @@ def test_points_without_payloads_and_vectors():
 def test_small_results_come_back():
     written = WriteResult(7, 6, 5, 4, 0.25)
     assert decode_write_result(over_the_wire(encode_write_result(written))) == written
-    stats = CollectionStats(1, 2, 3, 4, 5, 6, 7, 8, 2**63, {"vectors": 9, "ids": 1}, {"recovered": 2})
+    stats = CollectionStats(
+        1, 2, 3, 4, 5, 6, 7, 8, 2**63, {"vectors": 9, "ids": 1}, {"recovered": 2},
+        calibration=(FieldCalibration("a", 3, 2, {0.9: 400.5, 0.99: 2000.0}), FieldCalibration("b", 1, 0, {})),
+        live_recall=(LiveRecall("a", 0.95, 0.5, 0.94, 0.92, 0.96, 77, 1.25), LiveRecall("b", 0.0, 1.0, 1, 1, 1, 1, 1)),
+    )  # fmt: skip
     assert decode_stats(over_the_wire(encode_stats(stats))) == stats
 
 

@@ -53,6 +53,14 @@ class EngineOptions:
     log_archive
         A directory in which log files are kept before they are trimmed, so that ``vecdb.restore`` can restore a backup
         as of any later write. ``None``: they are not kept.
+    recall_checked_share
+        Share of the queries that walked a graph that are run again exactly, in the background, to see what they miss; 0
+        for none. More of them while little is known.
+    recall_check_busy_share_max
+        Checking takes at most this share of one core.
+    recall_correction
+        Searches go as far as live queries were found to need for the recall that is asked for. Without it the same
+        search of the same data gives the same answer, whatever was searched before.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -75,6 +83,9 @@ class EngineOptions:
     reserve_size_bytes: int = 16 * 2**20
     refresh_interval_s: float = 0.0
     log_archive: str | Path | None = None
+    recall_checked_share: float = 0.02
+    recall_check_busy_share_max: float = 0.05
+    recall_correction: bool = True
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -95,6 +106,8 @@ class EngineOptions:
             ("reserve_size_bytes", 0, 2**40),
             ("verify_ahead_bytes_max", 0, 2**60),
             ("refresh_interval_s", 0, 86_400),
+            ("recall_checked_share", 0, 0.25),
+            ("recall_check_busy_share_max", 0.001, 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

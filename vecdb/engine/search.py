@@ -60,7 +60,7 @@ def plan_search(state: CollectionState, view: View, request: SearchRequest) -> S
     Corruption
         A file that the search needs is damaged.
     """
-    search = _plan(state, view, request, lambda segment, field: segment.reader.field(field))
+    search = _plan(state, view, request, lambda segment, field: segment.reader.field(field), may_open=True)
     assert search is not None
     return search
 
@@ -73,7 +73,7 @@ def plan_at_once(state: CollectionState, view: View, request: SearchRequest) -> 
     """
     if request.where is not None or request.with_vectors:
         return None
-    search = _plan(state, view, request, lambda segment, field: segment.reader.open_field(field))
+    search = _plan(state, view, request, lambda segment, field: segment.reader.open_field(field), may_open=False)
     if search is None:
         return None
     for each in search.planned:
@@ -88,6 +88,8 @@ def _plan(
     view: View,
     request: SearchRequest,
     field_of: Callable[[SegmentView, str], SearchablePart | None],
+    *,
+    may_open: bool,
 ) -> Search | None:
     """The search, on the fields that ``field_of`` gives; ``None`` where it gives none."""
     declared = state.manifest.schema.vector(request.field)
@@ -111,7 +113,15 @@ def _plan(
             return None
         parts.append(part)
         searches.append(PartSearch(field, None if allowed.count() == part.rows else allowed))
-    planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
+    planned = plan_parts(
+        searches,
+        request.k,
+        request.recall,
+        request.ef,
+        state.options.graph_rows_min,
+        correction_of=state.recall.correction_of(declared.name, request.recall, request.ef),
+        may_open=may_open,
+    )
     return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
 
 

@@ -39,7 +39,7 @@ class Pool(ThreadPoolExecutor):
 
 
 class Threads:
-    """Pools for committing writes, for flushing, for building indexes, for merging segments and for verifying files.
+    """Pools of threads by what they do: each kind of background work has its own.
 
     Threads start when they are first needed.
     """
@@ -50,8 +50,9 @@ class Threads:
         self.indexing = Pool(1, "vecdb-index", initializer=_be_nice)
         self.compacting = Pool(1, "vecdb-compact", initializer=_be_nice)
         self.verifying = Pool(1, "vecdb-verify", initializer=_be_nice)
+        self.checking = Pool(1, "vecdb-recall", initializer=_be_nice)
 
     def shut_down(self) -> None:
         """Wait for what runs and end the threads."""
-        for pool in (self.flushing, self.indexing, self.compacting, self.verifying, self.writers):
+        for pool in (self.flushing, self.indexing, self.compacting, self.verifying, self.checking, self.writers):
             pool.shutdown(wait=True, cancel_futures=False)

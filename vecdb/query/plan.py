@@ -6,12 +6,14 @@ what the caller asked for. The same facts give the same plan.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from vecdb.index.hnsw import beam_for_recall, recall_of_ef
+from vecdb.index.hnsw import DEFAULT_BREADTH, Breadth
 from vecdb.kernels.arrays import Beam
+from vecdb.query.correction import NO_CORRECTION, Correction
 
 SCAN_RECALL = 0.999
 """Expected recall of a scan of 8-bit codes whose candidates are ranked again by their float32 vectors."""
@@ -21,6 +23,8 @@ GRAPH_ROWS_MIN = 10_000
 
 GRAPH_SELECTIVITY_MIN = 0.2
 """With a smaller share of allowed rows most steps of a walk lead to rows that may not be returned."""
+
+_SHARES = 50
 
 
 class Strategy(Enum):
@@ -51,12 +55,15 @@ class PartFacts:
         How many of them may be returned.
     has_codes, has_graph
         Which structures exist.
+    breadth
+        How far walks through the graph have to go, as far as that is known.
     """
 
     slots: int
     allowed: int
     has_codes: bool
     has_graph: bool
+    breadth: Breadth = DEFAULT_BREADTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +76,24 @@ class PartPlan:
         How far a walk through the graph goes; ``None`` for the other strategies.
     recall_estimate
         Mean recall expected within this part.
+    recall_calibrated
+        The same as it was measured with rows of the part as queries, before what live queries taught.
     """
 
     strategy: Strategy
     beam: Beam | None
     recall_estimate: float
+    recall_calibrated: float = 1.0
 
 
 @lru_cache(maxsize=4096)
 def plan_part(
-    facts: PartFacts, k: int, recall: float, ef: int | None, graph_rows_min: int = GRAPH_ROWS_MIN
+    facts: PartFacts,
+    k: int,
+    recall: float,
+    ef: int | None,
+    graph_rows_min: int = GRAPH_ROWS_MIN,
+    correction: Correction = NO_CORRECTION,
 ) -> PartPlan:
     """The plan for one part.
 
@@ -92,6 +107,8 @@ def plan_part(
         The caller's own size of the candidate list, instead of ``recall``.
     graph_rows_min
         With fewer allowed rows the graph is left alone.
+    correction
+        What live queries taught about a walk.
     """
     if facts.allowed == 0:
         return PartPlan(Strategy.NOTHING, None, 1.0)
@@ -99,8 +116,17 @@ def plan_part(
         return PartPlan(Strategy.EXACT, None, 1.0)
     selectivity = facts.allowed / facts.slots
     if not facts.has_graph or facts.allowed < graph_rows_min or selectivity < GRAPH_SELECTIVITY_MIN:
-        return PartPlan(Strategy.SCAN, None, SCAN_RECALL)
+        return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
+    share = rounded_share(selectivity)
     if ef is None:
-        return PartPlan(Strategy.GRAPH, beam_for_recall(k, recall, selectivity), recall)
-    size = max(ef, k)
-    return PartPlan(Strategy.GRAPH, Beam(size), min(recall_of_ef(k, size, round(selectivity, 2)), SCAN_RECALL))
+        beam = facts.breadth.beam(k, 1.0 - (1.0 - recall) / correction.applied, share)
+    else:
+        beam = Beam(max(ef, k))
+    calibrated = facts.breadth.recall_of(beam, k, share).recall
+    estimate = max(0.0, 1.0 - (1.0 - calibrated) * correction.measured)
+    return PartPlan(Strategy.GRAPH, beam, min(estimate, SCAN_RECALL), calibrated)
+
+
+def rounded_share(selectivity: float) -> float:
+    """A share of allowed rows, rounded down to 1 / 50, so that few are told apart; never to nothing."""
+    return 1.0 if selectivity == 1.0 else max(math.floor(selectivity * _SHARES) / _SHARES, 1 / _SHARES)

@@ -16,7 +16,7 @@ import numpy as np
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.flat import CodedFlatIndex, FlatIndex
-from vecdb.index.hnsw import HnswIndex
+from vecdb.index.hnsw import Breadth, HnswIndex
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
 from vecdb.segment.ids import Packed, PackedKeys, find_keys
@@ -317,6 +317,11 @@ class SegmentField:
             arrays = _held(self._reader_of).array_file(Role.GRAPH, self._declared.name).arrays
             self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
         return self._graph
+
+    @property
+    def breadth(self) -> Breadth:
+        """How far walks through the graph have to go; opens its file."""
+        return self.graph.breadth
 
     @property
     def verified(self) -> bool:

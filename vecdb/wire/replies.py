@@ -7,11 +7,21 @@ bytes until somebody wants them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
 from vecdb.requests import VectorColumn
-from vecdb.results import CollectionStats, CompactionReport, Hits, Point, SnapshotInfo, WriteResult
+from vecdb.results import (
+    CollectionStats,
+    CompactionReport,
+    FieldCalibration,
+    Hits,
+    LiveRecall,
+    Point,
+    SnapshotInfo,
+    WriteResult,
+)
 from vecdb.types import F32Array
 from vecdb.v1 import values_pb2, vecdb_pb2
 from vecdb.wire.ids import decode_ids, encode_ids
@@ -129,6 +139,19 @@ def encode_stats(stats: CollectionStats) -> vecdb_pb2.StatsReply:
         log_bytes=stats.log_bytes,
         role_bytes=dict(stats.role_bytes),
         events=dict(stats.events),
+        calibration=[
+            vecdb_pb2.FieldCalibration(
+                field=each.field,
+                graphs=each.graphs,
+                calibrated=each.calibrated,
+                costs=[
+                    vecdb_pb2.CalibratedCost(recall=recall, distance_computations=cost)
+                    for recall, cost in each.distance_computations.items()
+                ],
+            )
+            for each in stats.calibration
+        ],
+        live_recall=[vecdb_pb2.LiveRecall(**asdict(each)) for each in stats.live_recall],
     )
 
 
@@ -146,6 +169,21 @@ def decode_stats(message: vecdb_pb2.StatsReply) -> CollectionStats:
         log_bytes=message.log_bytes,
         role_bytes=dict(message.role_bytes),
         events=dict(message.events),
+        calibration=tuple(
+            FieldCalibration(
+                each.field,
+                each.graphs,
+                each.calibrated,
+                {cost.recall: cost.distance_computations for cost in each.costs},
+            )
+            for each in message.calibration
+        ),
+        live_recall=tuple(
+            LiveRecall(
+                each.field, each.recall, each.share, each.estimate, each.low, each.high, each.samples, each.correction
+            )
+            for each in message.live_recall
+        ),
     )
 
 

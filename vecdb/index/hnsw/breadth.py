@@ -1,12 +1,14 @@
-"""How far a walk has to go for a wanted recall, where the index has not been calibrated on its own data.
+"""How far a walk has to go for a wanted recall: what tells it, and what tells it where nothing was measured.
 
-The figures are fitted to a hard set (100,000 sentence embeddings of 384 dimensions, local intrinsic dimension 23), so
-that easier sets reach more than is asked.
+The figures here are fitted to a hard set (100,000 sentence embeddings of 384 dimensions, local intrinsic dimension 23),
+so that easier sets reach more than is asked. An index that was calibrated has curves of its own in their place.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from vecdb.kernels.arrays import SLACK_BITS, Beam
 
@@ -22,6 +24,61 @@ _SLACKS = ((0.80, 1.0), (0.90, 1.055), (0.95, 1.105), (0.98, 1.15), (0.99, 1.2),
 
 _ROOM = 4
 """A walk that ends by slack may keep this many times the rows that one which ends with its beam would."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecallEstimate:
+    """Mean recall@k that is expected.
+
+    Attributes
+    ----------
+    recall
+        From 0 to 1.
+    error
+        Standard error of the mean that it comes from; 0 where it was not measured.
+    """
+
+    recall: float
+    error: float = 0.0
+
+
+class Breadth(Protocol):
+    """What an index knows of how far its walks have to go."""
+
+    def beam(self, k: int, recall: float, selectivity: float = 1.0) -> Beam:
+        """The breadth that gives ``recall`` at ``k`` when a share ``selectivity`` of the rows is allowed.
+
+        Parameters
+        ----------
+        k
+            Results wanted, at least 1.
+        recall
+            Mean recall@k wanted, above 0 and up to 1; 1 means as near to exact as a graph gets.
+        selectivity
+            Share of the rows that are allowed, above 0 and up to 1.
+        """
+        ...
+
+    def recall_of(self, beam: Beam, k: int, selectivity: float = 1.0) -> RecallEstimate:
+        """The recall at ``k`` that a walk of this breadth gives."""
+        ...
+
+
+class DefaultBreadth:
+    """The breadth of an index of which nothing was measured."""
+
+    def beam(self, k: int, recall: float, selectivity: float = 1.0) -> Beam:
+        """As ``Breadth.beam``."""
+        return beam_for_recall(k, recall, selectivity)
+
+    def recall_of(self, beam: Beam, k: int, selectivity: float = 1.0) -> RecallEstimate:
+        """As ``Breadth.recall_of``."""
+        if beam.slack == 0:
+            return RecallEstimate(recall_of_ef(k, beam.ef, selectivity))
+        return RecallEstimate(_recall_of_slack(beam.slack / (1 << SLACK_BITS)))
+
+
+DEFAULT_BREADTH = DefaultBreadth()
 
 
 def beam_for_recall(k: int, recall: float, selectivity: float = 1.0) -> Beam:
@@ -60,6 +117,18 @@ def recall_of_ef(k: int, ef: int, selectivity: float = 1.0) -> float:
         else:
             high = middle
     return low
+
+
+def _recall_of_slack(slack: float) -> float:
+    """The recall for which ``beam_for_recall`` asks this slack."""
+    before = _SLACKS[0]
+    if slack < before[1]:
+        return before[0] * slack / before[1]
+    for recall, value in _SLACKS[1:]:
+        if slack <= value:
+            return before[0] + (slack - before[1]) / (value - before[1]) * (recall - before[0])
+        before = (recall, value)
+    return 1.0
 
 
 def _between(steps: tuple[tuple[float, float], ...], recall: float) -> float:

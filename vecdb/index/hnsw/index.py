@@ -15,7 +15,8 @@ from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
-from vecdb.index.hnsw.breadth import beam_for_recall
+from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, Breadth
+from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.kernels.arrays import Beam, Graph, UpperLayers
 from vecdb.kernels.protocol import Kernels
@@ -23,15 +24,25 @@ from vecdb.types import AnyArray, F32Array, I32Array, Metric
 
 _DEFAULT_RECALL = 0.95
 _RERANK_MIN = 8
+K_WALKED_MIN = 10
+"""A walk for fewer results ends by the distance of this one; where it ended by that of the first would be chance."""
 
 
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "graph")
+    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "breadth", "graph")
 
-    def __init__(self, kernels: Kernels, graph: Graph, codes: ScalarCodes, vectors: F32Array) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        graph: Graph,
+        codes: ScalarCodes,
+        vectors: F32Array,
+        breadth: Breadth = DEFAULT_BREADTH,
+    ) -> None:
         self._kernels = kernels
+        self.breadth = breadth
         self.graph = graph
         self._codes = codes
         self._vectors = vectors
@@ -47,7 +58,7 @@ class HnswIndex:
         Raises
         ------
         Corruption
-            An array is missing, of the wrong shape or type, or holds a link that leads nowhere.
+            An array is missing, of the wrong shape or type, holds a link that leads nowhere, or is no recall curve.
         """
         assert vectors.shape == (codes.rows, codes.dim), (vectors.shape, codes.rows, codes.dim)
         n = codes.rows
@@ -79,7 +90,8 @@ class HnswIndex:
         for derived in (table, norms, sketches, nibbles):
             derived.flags.writeable = False
         upper = UpperLayers(rows, table, norms, upper_links, starts)
-        return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors)
+        breadth = RecallCurves.from_arrays(arrays) or DEFAULT_BREADTH
+        return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors, breadth)
 
     @property
     def rows(self) -> int:
@@ -103,11 +115,12 @@ class HnswIndex:
         """As ``VectorIndex.search``; the ``ef`` of the beam is raised to ``k`` where it is less."""
         if beam is None:
             share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
-            beam = beam_for_recall(k, _DEFAULT_RECALL, share)
+            beam = self.breadth.beam(k, _DEFAULT_RECALL, share)
         ef = max(1, min(max(beam.ef, k), self.rows))
         count = min(ef, k + (k >> 1) + _RERANK_MIN)
         asked = self._codes.quantise(self._kernels, queries, self._reach)
-        found = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
+        words = None if allowed is None else allowed.words
+        found = self._bound.search(asked, Beam(ef, beam.slack), max(k, K_WALKED_MIN), count, words)
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
         return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops)
