@@ -1,11 +1,13 @@
 """Checks of live queries: counted, off the request path, holding nothing, and with the effect that they are for."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.engine.conftest import SMALL
+from vecdb.engine.check import check_database
 from vecdb.engine.options import EngineOptions
 from vecdb.errors import InvalidArgument
 from vecdb.index.hnsw import RecallEstimate
@@ -26,8 +28,15 @@ def stored():
 def filled(database, stored):
     docs = database.create_collection("c", HARD, "l2", IndexSpec(IndexKind.HNSW, m=4, ef_construction=16))
     docs.upsert(list(range(len(stored))), stored)
-    docs.wait_indexed(60)
+    indexed(docs, stored)
     return docs
+
+
+def indexed(docs, stored):
+    """Return once searches walk: a graph is committed a moment before they do."""
+    docs.wait_indexed(60)
+    while docs.search(stored[0], k=3).strategy != "graph":
+        time.sleep(0.005)
 
 
 def checked(docs):
@@ -72,6 +81,22 @@ def test_a_boastful_calibration_is_corrected_by_500_queries(open_database, store
         assert live.correction > 1.5
         assert abs(live.estimate - mean_recall(docs, stored, queries[500:])) < 0.03
         assert abs(docs.search(queries[0], k=10, recall=0.95).recall_estimate - live.estimate) < 0.03
+
+
+def test_every_graph_is_calibrated_merged_ones_too(open_database, stored, tmp_path):
+    with open_database(CHECKED) as database:
+        docs = filled(database, stored)
+        docs.upsert(list(range(N, 2 * N)), stored[::-1])
+        indexed(docs, stored)
+        (calibration,) = docs.stats().calibration
+        assert (calibration.graphs, calibration.calibrated) == (2, 2)
+        costs = [calibration.distance_computations[recall] for recall in (0.9, 0.95, 0.99)]
+        assert 0 < costs[0] < costs[1] < costs[2] < 2 * N
+        docs.compact(60)
+        docs.search(stored[0], k=3)
+        (calibration,) = docs.stats().calibration
+        assert (calibration.graphs, calibration.calibrated) == (1, 1)
+    assert check_database(tmp_path / "db").problems == ()
 
 
 def test_no_check_where_none_is_wanted_or_nothing_is_walked(open_database, stored):

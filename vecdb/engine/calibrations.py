@@ -23,4 +23,4 @@ def calibrations(view: View, schema: CollectionSchema) -> Sequence[FieldCalibrat
         if known:
             costs = {recall: sum(each.cost(_K, recall) for each in curves) for recall in RECALLS if curves}
             found.append(FieldCalibration(declared.name, len(known), len(curves), costs))
-    return found
+    return tuple(found)

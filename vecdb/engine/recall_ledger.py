@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,7 @@ class Kind(NamedTuple):
     share: float
 
 
+@lru_cache(maxsize=1024)
 def kind_of(field_name: str, recall: float, ef: int | None, share: float) -> Kind:
     """The kind of a search of which a share of the rows is allowed."""
     asked = 0.0 if ef is not None else RECALLS[sum(recall > bound for bound in _RECALL_BOUNDS)]
@@ -142,14 +144,14 @@ class RecallLedger:
             _forget_contradicted(account)
             if account.seen >= _SAMPLES_MIN and account.seen % _RENEWED_EVERY == 0:
                 ratio, error = _ratio(account)
-                applied = ratio if ratio > 1.0 else min(1.0, ratio + 2 * error)
+                applied = ratio if ratio > 1.0 else min(1.0, ratio + error)
                 applied = min(max(applied, _APPLIED_MIN), _APPLIED_MAX) if self._corrects else 1.0
                 account.correction = Correction(_rounded(applied, math.ceil), _rounded(ratio, round))
 
     def live(self) -> Sequence[LiveRecall]:
         """What is known of each kind, by field, recall and share."""
         with self._lock:
-            return [_told(kind, account) for kind, account in sorted(self._accounts.items())]
+            return tuple(_told(kind, account) for kind, account in sorted(self._accounts.items()))
 
 
 def _weighted(account: _Account) -> tuple[AnyArray, AnyArray]:
