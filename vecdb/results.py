@@ -246,7 +246,7 @@ class LiveRecall:
     recall
         Recall that was asked for, to the nearest of 0.90, 0.95 and 0.99; 0 where an ef was given in its place.
     share
-        Share of the rows that was allowed, to the nearest of 1.0, 0.5, 0.1 and 0.02.
+        Share of the rows that was allowed, to the nearest of 1.0, 0.5, 0.2 and 0.05.
     estimate, low, high
         Mean recall that such queries are found with now, and its 95 % confidence interval.
     samples

@@ -95,10 +95,10 @@ def test_kinds_are_kept_apart():
     for _ in range(64):
         ledger.record(kind_of("v", 0.95, None, 1.0), 0.5, 0.05)
     assert ledger.correction_of("v", 0.95, None)(1.0).applied > 4
-    others = [("v", 0.99, None, 1.0), ("v", 0.95, 64, 1.0), ("v", 0.95, None, 0.3), ("w", 0.95, None, 1.0)]
+    others = [("v", 0.99, None, 1.0), ("v", 0.95, 64, 1.0), ("v", 0.95, None, 0.4), ("w", 0.95, None, 1.0)]
     for field, recall, ef, share in others:
         assert ledger.correction_of(field, recall, ef)(share) == NO_CORRECTION
     assert [kind_of("v", recall, None, 1.0).recall for recall in (0.5, 0.92, 0.94, 0.96, 0.98, 0.999)] == [
         0.9, 0.9, 0.95, 0.95, 0.99, 0.99,
     ]  # fmt: skip
-    assert [kind_of("v", 0.9, None, share).share for share in (1.0, 0.7, 0.1, 0.01)] == [1.0, 0.5, 0.1, 0.02]
+    assert [kind_of("v", 0.9, None, share).share for share in (1.0, 0.7, 0.2, 0.01)] == [1.0, 0.5, 0.2, 0.05]

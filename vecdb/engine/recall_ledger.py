@@ -24,8 +24,8 @@ from vecdb.types import AnyArray
 
 RECALLS = (0.9, 0.95, 0.99)
 _RECALL_BOUNDS = (0.925, 0.97)
-SHARES = (1.0, 0.5, 0.1, 0.02)
-_SHARE_BOUNDS = (0.8, 0.25, 0.05)
+SHARES = (1.0, 0.5, 0.2, 0.05)
+_SHARE_BOUNDS = (0.8, 0.3, 0.1)
 """Kinds are named by the values above, and begin and end at these."""
 
 _SAMPLES_KEPT = 512

@@ -44,8 +44,9 @@ _SCANNED_PER_COMPUTED = 16
 _SLACKS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.0)
 """Less one; from narrow to wide until next to nothing is missed."""
 _RECALL_ENOUGH = 0.995
-_COST_SHARE_MAX = 0.25
-"""Walks that compute the distances of this share of the rows are no better than a scan."""
+_COST_SHARE_MAX = 0.125
+_COST_ENOUGH_MIN = 2_500
+"""Walks that compute the distances of this share of the rows, unless they are few, are no better than a scan."""
 
 _EF_PART = 4
 _EFS = (16, 32, 64, 128, 256, 512)
@@ -72,11 +73,9 @@ class _Kind:
     part: int
 
 
-_KINDS = (
-    _Kind((K_WALKED_MIN, 1), 1.0, 1), _Kind((100,), 1.0, 4), _Kind((10,), 0.5, 4), _Kind((10,), 0.1, 4),
-    _Kind((10,), 0.02, 8),
-)  # fmt: skip
-"""The most important ones first: what the work does not suffice for is left out."""
+_KIND_FIRST = _Kind((K_WALKED_MIN, 1), 1.0, 1)
+_KINDS = (_Kind((100,), 1.0, 4), _Kind((10,), 0.5, 4), _Kind((10,), 0.2, 4), _Kind((10,), 0.05, 8))
+"""The most important ones first, after the walks by ef: what the work does not suffice for is left out."""
 _KS_BY_EF = (1, 10, 100)
 
 
@@ -140,12 +139,13 @@ class Calibration:
         yield
         left = np.ones(rows, np.bool_)
         left[sample] = False
+        yield from self._by_slack(index, _KIND_FIRST, self._vectors[sample], Bitmap.from_bools(left))
+        yield from self._by_ef(index, self._vectors[sample[::_EF_PART]], Bitmap.from_bools(left))
         for kind in _KINDS:
             if kind.share < 1.0 and kind.share * rows < ALLOWED_MIN:
                 continue
             members = left if kind.share == 1.0 else left & _drawn(rows, kind.share, self._params.seed)
             yield from self._by_slack(index, kind, self._vectors[sample[:: kind.part]], Bitmap.from_bools(members))
-        yield from self._by_ef(index, self._vectors[sample[::_EF_PART]], Bitmap.from_bools(left))
 
     def _sample(self) -> I64Array:
         """Rows of the bottom layer only, ascending: the last ones in the order that the seed gives; none of a few."""
@@ -203,7 +203,7 @@ class Calibration:
         """Whether a broader walk would not be worth its work, or there is none left for it."""
         return (
             last.recall >= _RECALL_ENOUGH
-            or last.cost >= _COST_SHARE_MAX * self._codes.rows
+            or last.cost >= max(_COST_SHARE_MAX * self._codes.rows, _COST_ENOUGH_MIN)
             or queries.shape[0] * last.cost > self._work_left
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vecdb.errors import Corruption
 from vecdb.index.codes import stored_array
-from vecdb.index.hnsw.breadth import EF_MAX, RecallEstimate
+from vecdb.index.hnsw.breadth import EF_MAX, RecallEstimate, recall_of_ef
 from vecdb.kernels.arrays import SLACK_BITS, SLACK_MAX, Beam
 from vecdb.types import AnyArray
 
@@ -97,8 +97,8 @@ class RecallCurves:
         basis = _tabulated(min(plain, key=lambda each: abs(each.k - K_MOVED)))[0]
         moved = sorted((each for each in slack if each.share < 1.0), key=lambda each: each.share)
         self._moved = [
-            *((math.log(each.share), _tabulated(each)[0] - basis) for each in moved),
-            (0.0, np.zeros_like(basis)),
+            *((math.log(each.share), found - basis, errors) for each in moved for found, errors in [_tabulated(each)]),
+            (0.0, np.zeros_like(basis), np.zeros_like(basis)),
         ]
         self._by_ef = sorted((each for each in self.curves if each.by_ef), key=lambda each: each.k)
         # Few breadths are asked for again and again, and a search waits for the answer.
@@ -196,7 +196,7 @@ class RecallCurves:
         """Of a walk that ends with its beam; a share of allowed rows counts as so much of the beam."""
         found = [(math.log(each.k), *_at_ef(each, ef)) for each in self._by_ef]
         if not found:
-            return RecallEstimate(0.0)
+            return RecallEstimate(recall_of_ef(k, max(round(ef), 1)))
         places, misses, errors = zip(*found, strict=True)
         missed = math.exp(float(np.interp(math.log(k), places, misses)))
         return RecallEstimate(1.0 - min(missed, 1.0), float(np.interp(math.log(k), places, errors)))
@@ -211,16 +211,19 @@ class RecallCurves:
         misses = (1 - weight) * self._plain[below][1] + weight * self._plain[above][1]
         errors = (1 - weight) * self._plain[below][2] + weight * self._plain[above][2]
         if selectivity < 1.0 and len(self._moved) > 1:
-            misses = misses + self._move(math.log(max(selectivity, 1e-6)))
+            more, more_errors = self._move(math.log(max(selectivity, 1e-6)))
+            misses, errors = misses + more, np.maximum(errors, more_errors)
         return np.minimum(np.minimum.accumulate(misses), 0.0), errors
 
-    def _move(self, place: float) -> AnyArray:
-        """How much more is missed where a share of ``exp(place)`` of the rows is allowed."""
-        for (low, least), (high, most) in zip(self._moved, self._moved[1:], strict=False):
-            if place <= high:
-                weight = min(max((place - low) / (high - low), 0.0), 1.0)
-                return (1 - weight) * least + weight * most
-        return self._moved[-1][1]
+    def _move(self, place: float) -> tuple[AnyArray, AnyArray]:
+        """How much more is missed where a share of ``exp(place)`` of the rows is allowed, and its standard errors."""
+        places = [each for each, _, _ in self._moved]
+        above = min(int(np.searchsorted(places, place)), len(places) - 1)
+        below = max(above - 1, 0)
+        apart = places[above] - places[below]
+        weight = min(max((place - places[below]) / apart, 0.0), 1.0) if apart else 1.0
+        (_, low, low_errors), (_, high, high_errors) = self._moved[below], self._moved[above]
+        return (1 - weight) * low + weight * high, (1 - weight) * low_errors + weight * high_errors
 
 
 def _tabulated(curve: RecallCurve) -> tuple[AnyArray, AnyArray]:
