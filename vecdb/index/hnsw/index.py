@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.kernels.arrays import Beam, Graph, UpperLayers
 from vecdb.kernels.protocol import Kernels
-from vecdb.types import AnyArray, F32Array, I32Array, Metric
+from vecdb.types import AnyArray, F32Array, I32Array, Metric, TopK
 
 _DEFAULT_RECALL = 0.95
 _RERANK_MIN = 8
 K_WALKED_MIN = 10
-"""A walk for fewer results ends by the distance of this one; where it ended by that of the first would be chance."""
+"""A walk for fewer results looks for so many: where it ended by the distance of the first would be chance."""
 
 
 class HnswIndex:
@@ -116,11 +117,14 @@ class HnswIndex:
         if beam is None:
             share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
             beam = self.breadth.beam(k, _DEFAULT_RECALL, share)
+        if k < K_WALKED_MIN:
+            more = self.search(queries, K_WALKED_MIN, beam=beam, allowed=allowed, ensure=ensure)
+            nearest = TopK(more.topk.slots[:, :k].copy(), more.topk.distances[:, :k].copy())
+            return replace(more, topk=nearest, fewest=min(k, more.fewest))
         ef = max(1, min(max(beam.ef, k), self.rows))
         count = min(ef, k + (k >> 1) + _RERANK_MIN)
         asked = self._codes.quantise(self._kernels, queries, self._reach)
-        words = None if allowed is None else allowed.words
-        found = self._bound.search(asked, Beam(ef, beam.slack), max(k, K_WALKED_MIN), count, words)
+        found = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
         ensure_slots(found.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
         return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, found.hops)
