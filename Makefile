@@ -18,7 +18,7 @@ PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
 CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: help demo test test-slow torture golden lint format proto bench load costs churn filters recovery against clean
+.PHONY: help demo test test-slow torture golden lint format proto bench load costs churn filters recovery recall against clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ filters: $(VENV)/.bench  ## measure filtered searches beside unfiltered ones: ma
 
 recovery: $(VENV)/.bench  ## measure opening after a kill -9 with a long log: make recovery ARGS="--batch-rows 1000 1"
 	$(BIN)/python bench/recovery.py $(ARGS)
+
+recall: $(VENV)/.bench  ## measure asked against measured recall: make recall ARGS="--dataset glove-50"
+	$(BIN)/python bench/recall.py $(ARGS)
 
 against: $(VENV)/.bench  ## measure the present source beside another commit: make against ARGS="HEAD~10"
 	$(BIN)/python bench/against.py $(ARGS)

@@ -311,6 +311,56 @@ class WarmReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveRecall:
+    """What live queries of one kind found, measured by running some of them again exactly.
+
+    Attributes
+    ----------
+    field
+        The vector field.
+    recall
+        Recall that was asked for, to the nearest of 0.90, 0.95 and 0.99; 0 where an ef was given in its place.
+    share
+        Share of the rows that was allowed, to the nearest of 1.0, 0.5, 0.2 and 0.05.
+    estimate, low, high
+        Mean recall that such queries are found with now, and its 95 % confidence interval.
+    samples
+        Queries that were checked.
+    correction
+        How many times as much as the calibration expects is reckoned to be missed when a search is planned.
+    """
+
+    field: str
+    recall: float
+    share: float
+    estimate: float
+    low: float
+    high: float
+    samples: int
+    correction: float
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCalibration:
+    """What the graphs of one vector field were found to need when they were built, over those that are open.
+
+    Attributes
+    ----------
+    field
+        The vector field.
+    graphs, calibrated
+        Graphs that are open, and those of them that have recall curves.
+    distance_computations
+        Of a query with k = 10, all of these graphs together, by the recall that was asked for.
+    """
+
+    field: str
+    graphs: int
+    calibrated: int
+    distance_computations: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionStats:
     """What a collection holds and what happened to it since it was opened.
 
@@ -338,6 +388,10 @@ class CollectionStats:
         Counters: recoveries, dropped bytes of torn tails, slowed writes, refused writes, fallbacks to exact search ...
     memory
         Memory taken for searching, by all open collections of the database.
+    calibration
+        By vector field that has open graphs.
+    live_recall
+        By vector field, recall asked for and share of allowed rows, as far as searches were checked.
     """
 
     points: int
@@ -352,6 +406,8 @@ class CollectionStats:
     role_bytes: Mapping[str, int]
     events: Mapping[str, int]
     memory: MemoryUse = MemoryUse()
+    calibration: Sequence[FieldCalibration] = ()
+    live_recall: Sequence[LiveRecall] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ import pytest
 
 import vecdb
 from vecdb.cli import demo, serve, terminal
+from vecdb.cli.stats import _live_recall
 from vecdb.demo.report import CrashReport, DemoReport, Measures
+from vecdb.results import LiveRecall
 
 
 def test_stats_of_all_and_of_one(vecdb_command, database):
@@ -329,3 +331,12 @@ def test_colours_only_on_a_terminal_and_not_against_the_users_will(monkeypatch):
     screen.text = ""
     terminal.Terminal().heading("x")
     assert "\x1b" not in screen.text
+
+
+def test_live_recall_is_told_in_words():
+    told = _live_recall(LiveRecall("text", 0.95, 0.5, 0.9412, 0.93, 0.95, 1234, 1.5))
+    assert told == (
+        "found for recall 0.95 in 'text', about 50% of the rows allowed",
+        "0.941 (0.930 to 0.950; 1,234 checked)",
+    )
+    assert _live_recall(LiveRecall("", 0.0, 1.0, 1.0, 0.9, 1.0, 9, 1.0))[0] == "found for a given ef"

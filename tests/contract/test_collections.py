@@ -104,6 +104,7 @@ def test_flush_and_wait_indexed_change_no_answer(database):
     assert [point.payload for point in docs.get([1, 2, 3])] == [{"a": 1}, {"a": 20}, {"a": 3}]
     stats = docs.stats()
     assert (stats.points, stats.last_seq, stats.unindexed_rows) == (3, 2, 0)
+    assert (stats.calibration, stats.live_recall) == ((), ())
 
 
 def test_a_closed_database_refuses_every_call(database):

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from vecdb.explanation import Explanation, PartExplanation
-from vecdb.results import CollectionStats, Hits, MemoryUse, Point, WarmReport, WriteResult
+from vecdb.results import (
+    CollectionStats,
+    FieldCalibration,
+    Hits,
+    LiveRecall,
+    MemoryUse,
+    Point,
+    WarmReport,
+    WriteResult,
+)
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.explanations import decode_explanation, encode_explanation
 from vecdb.wire.replies import (
@@ -122,7 +131,11 @@ def test_small_results_come_back():
     written = WriteResult(7, 6, 5, 4, 0.25)
     assert decode_write_result(over_the_wire(encode_write_result(written))) == written
     memory = MemoryUse(*range(20, 20 + len(MemoryUse.__slots__)))
-    stats = CollectionStats(1, 2, 3, 4, 5, 6, 7, 8, 2**63, {"vectors": 9, "ids": 1}, {"recovered": 2}, memory)
+    stats = CollectionStats(
+        1, 2, 3, 4, 5, 6, 7, 8, 2**63, {"vectors": 9, "ids": 1}, {"recovered": 2}, memory,
+        calibration=(FieldCalibration("a", 3, 2, {0.9: 400.5, 0.99: 2000.0}), FieldCalibration("b", 1, 0, {})),
+        live_recall=(LiveRecall("a", 0.95, 0.5, 0.94, 0.92, 0.96, 77, 1.25), LiveRecall("b", 0.0, 1.0, 1, 1, 1, 1, 1)),
+    )  # fmt: skip
     assert decode_stats(over_the_wire(encode_stats(stats))) == stats
     warmed = WarmReport(1, 2**40, 3, 4, 5, 0.25, 0.5, 0.75)
     assert decode_warm(over_the_wire(encode_warm(warmed))) == warmed

@@ -13,6 +13,7 @@ from vecdb.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from vecdb.api import Collection
+    from vecdb.results import LiveRecall
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,5 +83,15 @@ def _show(where: str, collections: list[Collection]) -> None:
         if memory.budget_bytes:
             budget = f" of {megabytes(memory.budget_bytes)}, given back {memory.releases:,} times"
         facts.append(("in memory", f"{megabytes(memory.resident_bytes)}{budget} (all collections)"))
+        facts += [_live_recall(each) for each in stats.live_recall]
         facts += [(name, f"{count:,}") for name, count in sorted(stats.events.items()) if count]
         terminal.facts(facts)
+
+
+def _live_recall(live: LiveRecall) -> tuple[str, str]:
+    """What searches of one kind were found to miss."""
+    asked = f"recall {live.recall:g}" if live.recall else "a given ef"
+    where = f" in {live.field!r}" if live.field else ""
+    some = "" if live.share == 1.0 else f", about {live.share:.0%} of the rows allowed"
+    found = f"{live.estimate:.3f} ({live.low:.3f} to {live.high:.3f}; {live.samples:,} checked)"
+    return f"found for {asked}{where}{some}", found

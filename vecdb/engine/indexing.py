@@ -18,7 +18,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.errors import Cancelled, Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
-from vecdb.index.hnsw import Crew, HnswBuilder, HnswParams, LentGraph
+from vecdb.index.hnsw import Calibration, Crew, HnswBuilder, HnswParams, LentGraph
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, IndexKind, VectorField
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
@@ -46,7 +46,7 @@ def build_graph(
     crew: Crew,
     lent: LentGraph | None = None,
 ) -> SegmentFile:
-    """Build the graph of a field and write it.
+    """Build the graph of a field, calibrate it, and write both.
 
     Parameters
     ----------
@@ -60,10 +60,15 @@ def build_graph(
     """
     spec = declared.index
     params = HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed)
-    builder = HnswBuilder(kernels, reader.field(declared.name).codes, params, crew, lent)
+    field = reader.field(declared.name)
+    builder = HnswBuilder(kernels, field.codes, params, crew, lent)
     if not builder.run(cancelled):
         raise Cancelled("the graph is not needed any more", field=declared.name)
-    return writer.write(Role.GRAPH, builder.arrays(), declared.name)
+    graph = builder.arrays()
+    calibration = Calibration(kernels, field.codes, field.vectors.vectors, graph, params, ensure=field.ensure)
+    if not calibration.run(cancelled):
+        raise Cancelled("the graph is not needed any more", field=declared.name)
+    return writer.write(Role.GRAPH, {**graph, **calibration.arrays()}, declared.name)
 
 
 class Indexer:

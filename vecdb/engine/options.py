@@ -72,6 +72,14 @@ class EngineOptions:
         as of any later write. ``None``: they are not kept.
     search_costs
         What plans weigh scans of filtered rows and walks by. ``None``: measured once in each process.
+    recall_checked_share
+        Share of the queries that walked a graph that are run again exactly, in the background, to see what they miss; 0
+        for none. More of them while little is known.
+    recall_check_busy_share_max
+        Checking takes at most this share of one core.
+    recall_correction
+        Searches go as far as live queries were found to need for the recall that is asked for. Without it the same
+        search of the same data gives the same answer, whatever was searched before.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """
@@ -97,6 +105,9 @@ class EngineOptions:
     refresh_interval_s: float = 0.0
     log_archive: str | Path | None = None
     search_costs: SearchCosts | None = None
+    recall_checked_share: float = 0.02
+    recall_check_busy_share_max: float = 0.05
+    recall_correction: bool = True
     kernels: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -119,6 +130,8 @@ class EngineOptions:
             ("reserve_size_bytes", 0, 2**40),
             ("verify_ahead_bytes_max", 0, 2**60),
             ("refresh_interval_s", 0, 86_400),
+            ("recall_checked_share", 0, 0.25),
+            ("recall_check_busy_share_max", 0.001, 1),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:

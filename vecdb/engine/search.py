@@ -88,7 +88,7 @@ def plan_search(
     Corruption
         A file that the search needs is damaged.
     """
-    search = _plan(state, view, request, allowed_of, field_of)
+    search = _plan(state, view, request, allowed_of, field_of, may_open=True)
     assert search is not None
     return search
 
@@ -101,7 +101,14 @@ def plan_at_once(state: CollectionState, view: View, request: SearchRequest) -> 
     """
     if request.where is not None or request.with_vectors:
         return None
-    search = _plan(state, view, request, allowed_rows, lambda segment, field: segment.reader.open_field(field))
+    search = _plan(
+        state,
+        view,
+        request,
+        allowed_rows,
+        lambda segment, field: segment.reader.open_field(field),
+        may_open=False,
+    )
     if search is None:
         return None
     for each in search.planned:
@@ -117,6 +124,8 @@ def _plan(
     request: SearchRequest,
     allowed_of: AllowedOf,
     field_of: FieldOf,
+    *,
+    may_open: bool,
 ) -> Search | None:
     """The search, on the fields that ``field_of`` gives; ``None`` where it gives none."""
     declared = state.manifest.schema.vector(request.field)
@@ -146,7 +155,16 @@ def _plan(
         costs = state.options.search_costs or costs_of(
             state.kernels, stride_bytes(declared.dim), measure=where is not None
         )
-    planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min, costs)
+    planned = plan_parts(
+        searches,
+        request.k,
+        request.recall,
+        request.ef,
+        state.options.graph_rows_min,
+        costs,
+        correction_of=state.recall.correction_of(declared.name, request.recall, request.ef),
+        may_open=may_open,
+    )
     return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
 
 

@@ -21,6 +21,7 @@ from vecdb.engine.files import CollectionFiles
 from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.manifest import MANIFEST_KEY, Manifest, changed_live_chunks, live_keys
 from vecdb.engine.options import EngineOptions
+from vecdb.engine.recall_ledger import RecallLedger
 from vecdb.engine.resources import Resources
 from vecdb.engine.view import View
 from vecdb.errors import Cancelled, Corruption, Unavailable, VecdbError
@@ -87,6 +88,7 @@ class CollectionState:
         self.log_archive = log_archive
         self.files = CollectionFiles(directory)
         self.matchers = Matchers()
+        self.recall = RecallLedger(corrects=options.recall_correction)
         self.closing = threading.Event()
         self.published = threading.Condition()
         self.sealed_views: dict[Memtable, View] = {}

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from vecdb.engine.backup import FrozenCollection
+from vecdb.engine.calibrations import calibrations
 from vecdb.engine.compaction import Compactor
 from vecdb.engine.decide import prepare_write
 from vecdb.engine.explain import explain_search
@@ -19,8 +20,9 @@ from vecdb.engine.indexing import Indexer
 from vecdb.engine.matching import bind, count_matching
 from vecdb.engine.memory_budget import CollectionMemory
 from vecdb.engine.read import run_get, run_scroll
+from vecdb.engine.recall_check import RecallCheck
 from vecdb.engine.replay import replay_log, tell_replayed
-from vecdb.engine.search import plan_at_once, plan_search, run_search
+from vecdb.engine.search import Search, plan_at_once, plan_search, run_search
 from vecdb.engine.snapshot import Snapshots
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Threads
@@ -77,6 +79,7 @@ class OpenCollection:
         self._compactor = Compactor(self._state, threads, self._writer, lambda: self.flush(), self._indexer.schedule)
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
+        self._recall_check = RecallCheck(self._state, threads.checking)
         self._snapshots = Snapshots(self._state, self.flush)
         self._budget = state.resources.budget
         self._memory = CollectionMemory(lambda: (state.view, *self._snapshots.views()), state.matchers, state.events)
@@ -156,9 +159,7 @@ class OpenCollection:
         check_search(request)
         self._verifier.schedule()
         search = plan_search(self._state, self._view_after(request.read_after_seq, request.at), request)
-        hits = run_search(self._state, search, request, self._indexer.unindexed_rows())
-        self._budget.settle()
-        return hits
+        return self._run(search, request)
 
     def explain(self, request: SearchRequest) -> Explanation:
         """Run a search and tell what it did."""
@@ -173,10 +174,12 @@ class OpenCollection:
         view = self._state.view
         waits = bool(request.at) or view.seq < request.read_after_seq
         search = None if waits else plan_at_once(self._state, view, request)
-        if search is None:
-            return None
+        return None if search is None else self._run(search, request)
+
+    def _run(self, search: Search, request: SearchRequest) -> list[Hits]:
         hits = run_search(self._state, search, request, self._indexer.unindexed_rows())
         self._budget.settle()
+        self._recall_check.note(request, search)
         return hits
 
     def _view_at(self, at: str) -> View:
@@ -240,6 +243,10 @@ class OpenCollection:
         self._indexer.schedule()
         self._indexer.wait_idle(max(0.0, deadline - time.monotonic()))
 
+    def wait_recall_checked(self, timeout_s: float) -> bool:
+        """Return when no search waits to be run again for its recall; whether that was before the time was up."""
+        return self._recall_check.wait_idle(timeout_s)
+
     def compact(self, timeout_s: float, *, dry_run: bool = False) -> CompactionReport:
         """Merge the segments into as few as there can be, without dead rows; or say what that would do."""
         deadline = time.monotonic() + timeout_s
@@ -288,6 +295,8 @@ class OpenCollection:
             role_bytes=role_bytes,
             events=state.events.counts(),
             memory=self._budget.use(),
+            calibration=calibrations(view, self.schema),
+            live_recall=state.recall.live(),
         )
 
     def warm(self, *, with_vectors: bool) -> WarmReport:
@@ -327,6 +336,7 @@ class OpenCollection:
         self._compactor.stop()
         self._indexer.stop()
         self._verifier.stop()
+        self._recall_check.stop()
         with ExitStack() as closing:
             closing.callback(self._release)
             long = keep and state.log.size_bytes > state.options.log_kept_bytes

@@ -45,7 +45,7 @@ def cores_allowed() -> int:
 
 
 class Threads:
-    """Pools for committing writes, for flushing, for building indexes, for merging segments and for verifying files.
+    """Pools of threads by what they do: each kind of background work has its own.
 
     Threads start when they are first needed.
 
@@ -64,9 +64,11 @@ class Threads:
         self.verifying = Pool(1, "vecdb-verify", initializer=_be_nice)
         helpers = build_threads - 1
         self.helping = Pool(max(1, helpers), "vecdb-build", initializer=_be_nice)
+        self.checking = Pool(1, "vecdb-recall", initializer=_be_nice)
         self.crew = Crew(helpers, self.helping if helpers else None)
 
     def shut_down(self) -> None:
         """Wait for what runs and end the threads."""
-        for pool in (self.flushing, self.indexing, self.compacting, self.helping, self.verifying, self.writers):
+        background = (self.flushing, self.indexing, self.compacting, self.helping, self.verifying, self.checking)
+        for pool in (*background, self.writers):
             pool.shutdown(wait=True, cancel_futures=False)

@@ -7,15 +7,17 @@ scanned instead. Ties break by (distance, part, slot), so that the same view giv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from vecdb.bitmap import Bitmap
 from vecdb.index.flat import FlatIndex
+from vecdb.index.hnsw import DEFAULT_BREADTH, Breadth
 from vecdb.index.protocol import IndexAnswer, VectorIndex
 from vecdb.kernels.protocol import Kernels
+from vecdb.query.correction import NO_CORRECTION, CorrectionOf, uncorrected
 from vecdb.query.costs import DEFAULT_COSTS, SearchCosts
 from vecdb.query.plan import GRAPH_ROWS_MIN, PartFacts, PartPlan, Strategy, plan_part
 from vecdb.segment.vectors import FieldVectors
@@ -50,6 +52,10 @@ class SearchablePart(Protocol):
     @property
     def graph(self) -> VectorIndex:
         """A walk through the graph."""
+
+    @property
+    def breadth(self) -> Breadth:
+        """How far walks through the graph have to go; opens its file."""
 
     @property
     def has_open_codes(self) -> bool:
@@ -129,15 +135,36 @@ def plan_parts(
     ef: int | None,
     graph_rows_min: int = GRAPH_ROWS_MIN,
     costs: SearchCosts = DEFAULT_COSTS,
+    *,
+    correction_of: CorrectionOf = uncorrected,
+    may_open: bool = True,
 ) -> list[PlannedPart]:
-    """How to search each part for ``k`` hits; parts with nothing to find are left out."""
+    """How to search each part for ``k`` hits; parts with nothing to find are left out.
+
+    Each part is searched at the wanted recall. The k nearest of all are among the nearest of each, which are easier to
+    find than its k-th, so that together they have at least that.
+
+    Parameters
+    ----------
+    correction_of
+        What live queries taught.
+    may_open
+        Whether the file of a graph may be opened for its recall curves; if not, the plan for a graph that is not open
+        is no plan to follow.
+    """
     planned: list[PlannedPart] = []
     for number, search in enumerate(searches):
         part = search.part
         allowed = part.vectors.allowed_slots(search.allowed_rows)
         count = part.slots if allowed is None else allowed.count()
-        facts = PartFacts(part.slots, count, part.has_codes, part.has_graph)
-        plan = plan_part(facts, k, recall, ef, graph_rows_min, costs)
+        breadth = part.breadth if part.has_open_graph else DEFAULT_BREADTH
+        facts = PartFacts(part.slots, count, part.has_codes, part.has_graph, breadth)
+        correction = correction_of(count / part.slots) if part.slots else NO_CORRECTION
+        plan = plan_part(facts, k, recall, ef, graph_rows_min, costs, correction)
+        if plan.strategy is Strategy.GRAPH and may_open and not part.has_open_graph:
+            # Only now: a part that is scanned needs no curves.
+            facts = replace(facts, breadth=part.breadth)
+            plan = plan_part(facts, k, recall, ef, graph_rows_min, costs, correction)
         if plan.strategy is not Strategy.NOTHING:
             planned.append(PlannedPart(number, part, plan, None if count == part.slots else allowed, count))
     return planned

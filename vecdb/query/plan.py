@@ -6,12 +6,14 @@ what the caller asked for. The same facts give the same plan.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from vecdb.index.hnsw import beam_for_recall, ef_for_recall, recall_of_ef
+from vecdb.index.hnsw import DEFAULT_BREADTH, Breadth, ef_for_recall
 from vecdb.kernels.arrays import Beam
+from vecdb.query.correction import NO_CORRECTION, Correction
 from vecdb.query.costs import DEFAULT_COSTS, SearchCosts
 
 SCAN_RECALL = 0.999
@@ -26,6 +28,8 @@ _DETOURS_MAX = 30
 _DETOURS_AT_ALL = 1.4
 """What walks among allowed rows do: hops for each of ``ef_for_recall``, rows looked at in a hop, and detours in a hop,
 which are so many over the selectivity (measured from 0.05 to 0.9, see docs/adr/0005)."""
+
+_SHARES = 50
 
 
 class Strategy(Enum):
@@ -56,12 +60,15 @@ class PartFacts:
         How many of them may be returned.
     has_codes, has_graph
         Which structures exist.
+    breadth
+        How far walks through the graph have to go, as far as that is known.
     """
 
     slots: int
     allowed: int
     has_codes: bool
     has_graph: bool
+    breadth: Breadth = DEFAULT_BREADTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +81,14 @@ class PartPlan:
         How far a walk through the graph goes; ``None`` for the other strategies.
     recall_estimate
         Mean recall expected within this part.
+    recall_calibrated
+        The same as it was measured with rows of the part as queries, before what live queries taught.
     """
 
     strategy: Strategy
     beam: Beam | None
     recall_estimate: float
+    recall_calibrated: float = 1.0
 
 
 @lru_cache(maxsize=4096)
@@ -89,6 +99,7 @@ def plan_part(
     ef: int | None,
     graph_rows_min: int = GRAPH_ROWS_MIN,
     costs: SearchCosts = DEFAULT_COSTS,
+    correction: Correction = NO_CORRECTION,
 ) -> PartPlan:
     """The plan for one part.
 
@@ -104,6 +115,8 @@ def plan_part(
         With fewer allowed rows the graph is left alone.
     costs
         By which a walk among some of the rows is weighed against a scan of them.
+    correction
+        What live queries taught about a walk.
     """
     if facts.allowed == 0:
         return PartPlan(Strategy.NOTHING, None, 1.0)
@@ -116,11 +129,15 @@ def plan_part(
         or facts.allowed < graph_rows_min
         or (selectivity < 1.0 and scan_ns(facts.allowed, costs) < walk_ns(hops, selectivity, costs))
     ):
-        return PartPlan(Strategy.SCAN, None, SCAN_RECALL)
+        return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
+    share = rounded_share(selectivity)
     if ef is None:
-        return PartPlan(Strategy.GRAPH, beam_for_recall(k, recall, selectivity), recall)
-    size = max(ef, k)
-    return PartPlan(Strategy.GRAPH, Beam(size), min(recall_of_ef(k, size), SCAN_RECALL))
+        beam = facts.breadth.beam(k, 1.0 - (1.0 - recall) / correction.applied, share)
+    else:
+        beam = Beam(max(ef, k))
+    calibrated = facts.breadth.recall_of(beam, k, share).recall
+    estimate = max(0.0, 1.0 - (1.0 - calibrated) * correction.measured)
+    return PartPlan(Strategy.GRAPH, beam, min(estimate, SCAN_RECALL), calibrated)
 
 
 def scan_ns(allowed: int, costs: SearchCosts) -> float:
@@ -132,3 +149,8 @@ def walk_ns(hops: float, selectivity: float, costs: SearchCosts) -> float:
     """What a walk of so many hops among a share of the rows costs for one query."""
     detours = min(_DETOURS_AT_ALL / selectivity, _DETOURS_MAX)
     return hops * (costs.hop_ns + _ROWS_PER_HOP * costs.row_ns + detours * costs.detour_ns)
+
+
+def rounded_share(selectivity: float) -> float:
+    """A share of allowed rows, rounded down to 1 / 50, so that few are told apart; never to nothing."""
+    return 1.0 if selectivity == 1.0 else max(math.floor(selectivity * _SHARES) / _SHARES, 1 / _SHARES)

@@ -15,6 +15,7 @@ import numpy as np
 
 from vecdb.bitmap import LiveRows
 from vecdb.index.flat import FlatIndex
+from vecdb.index.hnsw import DEFAULT_BREADTH
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import UpsertRequest
 from vecdb.schema import CollectionSchema, VectorField
@@ -309,6 +310,7 @@ class MemtableField:
     verified = True
     has_codes = has_open_codes = False
     has_graph = has_open_graph = has_sketches = False
+    breadth = DEFAULT_BREADTH
 
     def __init__(self, view: MemtableView, declared: VectorField, kernels: Kernels) -> None:
         self.vectors = view.fields[declared.name]

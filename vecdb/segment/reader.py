@@ -17,7 +17,7 @@ import numpy as np
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.flat import CodedFlatIndex, FlatIndex
-from vecdb.index.hnsw import HnswIndex
+from vecdb.index.hnsw import Breadth, HnswIndex
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
 from vecdb.segment.ids import Packed, PackedKeys, find_keys
@@ -386,6 +386,11 @@ class SegmentField:
         """Between the parts of a search: each may take as much memory as all of them together are allowed."""
         if self._room is not None:
             self._room.settle()
+
+    @property
+    def breadth(self) -> Breadth:
+        """How far walks through the graph have to go; opens its file."""
+        return self.graph.breadth
 
     @property
     def verified(self) -> bool:

@@ -354,7 +354,7 @@ class StatsRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., collection_id: _Optional[str] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("points", "deleted_rows", "unindexed_rows", "memtable_rows", "segments", "last_seq", "flushed_seq", "disk_bytes", "log_bytes", "role_bytes", "events", "memory")
+    __slots__ = ("points", "deleted_rows", "unindexed_rows", "memtable_rows", "segments", "last_seq", "flushed_seq", "disk_bytes", "log_bytes", "role_bytes", "events", "memory", "calibration", "live_recall")
     class RoleBytesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -381,6 +381,8 @@ class StatsReply(_message.Message):
     ROLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_RECALL_FIELD_NUMBER: _ClassVar[int]
     points: int
     deleted_rows: int
     unindexed_rows: int
@@ -393,7 +395,9 @@ class StatsReply(_message.Message):
     role_bytes: _containers.ScalarMap[str, int]
     events: _containers.ScalarMap[str, int]
     memory: MemoryUse
-    def __init__(self, points: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., unindexed_rows: _Optional[int] = ..., memtable_rows: _Optional[int] = ..., segments: _Optional[int] = ..., last_seq: _Optional[int] = ..., flushed_seq: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., role_bytes: _Optional[_Mapping[str, int]] = ..., events: _Optional[_Mapping[str, int]] = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ...) -> None: ...
+    calibration: _containers.RepeatedCompositeFieldContainer[FieldCalibration]
+    live_recall: _containers.RepeatedCompositeFieldContainer[LiveRecall]
+    def __init__(self, points: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., unindexed_rows: _Optional[int] = ..., memtable_rows: _Optional[int] = ..., segments: _Optional[int] = ..., last_seq: _Optional[int] = ..., flushed_seq: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., role_bytes: _Optional[_Mapping[str, int]] = ..., events: _Optional[_Mapping[str, int]] = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., calibration: _Optional[_Iterable[_Union[FieldCalibration, _Mapping]]] = ..., live_recall: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ...) -> None: ...
 
 class MemoryUse(_message.Message):
     __slots__ = ("budget_bytes", "mapped_bytes", "derived_bytes", "rows_bytes", "releases")
@@ -438,6 +442,46 @@ class WarmReply(_message.Message):
     verify_s: float
     read_s: float
     def __init__(self, segments: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., left_out_bytes: _Optional[int] = ..., kernels: _Optional[int] = ..., kernels_compiled: _Optional[int] = ..., compile_s: _Optional[float] = ..., verify_s: _Optional[float] = ..., read_s: _Optional[float] = ...) -> None: ...
+
+class FieldCalibration(_message.Message):
+    __slots__ = ("field", "graphs", "calibrated", "costs")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    GRAPHS_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    graphs: int
+    calibrated: int
+    costs: _containers.RepeatedCompositeFieldContainer[CalibratedCost]
+    def __init__(self, field: _Optional[str] = ..., graphs: _Optional[int] = ..., calibrated: _Optional[int] = ..., costs: _Optional[_Iterable[_Union[CalibratedCost, _Mapping]]] = ...) -> None: ...
+
+class CalibratedCost(_message.Message):
+    __slots__ = ("recall", "distance_computations")
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_COMPUTATIONS_FIELD_NUMBER: _ClassVar[int]
+    recall: float
+    distance_computations: float
+    def __init__(self, recall: _Optional[float] = ..., distance_computations: _Optional[float] = ...) -> None: ...
+
+class LiveRecall(_message.Message):
+    __slots__ = ("field", "recall", "share", "estimate", "low", "high", "samples", "correction")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CORRECTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    recall: float
+    share: float
+    estimate: float
+    low: float
+    high: float
+    samples: int
+    correction: float
+    def __init__(self, field: _Optional[str] = ..., recall: _Optional[float] = ..., share: _Optional[float] = ..., estimate: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., samples: _Optional[int] = ..., correction: _Optional[float] = ...) -> None: ...
 
 class FlushRequest(_message.Message):
     __slots__ = ("collection", "collection_id")

@@ -7,6 +7,7 @@ bytes until somebody wants them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from vecdb.requests import VectorColumn
 from vecdb.results import (
     CollectionStats,
     CompactionReport,
+    FieldCalibration,
     Hits,
+    LiveRecall,
     MemoryUse,
     Point,
     SnapshotInfo,
@@ -145,6 +148,19 @@ def encode_stats(stats: CollectionStats) -> vecdb_pb2.StatsReply:
             rows_bytes=stats.memory.rows_bytes,
             releases=stats.memory.releases,
         ),
+        calibration=[
+            vecdb_pb2.FieldCalibration(
+                field=each.field,
+                graphs=each.graphs,
+                calibrated=each.calibrated,
+                costs=[
+                    vecdb_pb2.CalibratedCost(recall=recall, distance_computations=cost)
+                    for recall, cost in each.distance_computations.items()
+                ],
+            )
+            for each in stats.calibration
+        ],
+        live_recall=[vecdb_pb2.LiveRecall(**asdict(each)) for each in stats.live_recall],
     )
 
 
@@ -168,6 +184,21 @@ def decode_stats(message: vecdb_pb2.StatsReply) -> CollectionStats:
             derived_bytes=message.memory.derived_bytes,
             rows_bytes=message.memory.rows_bytes,
             releases=message.memory.releases,
+        ),
+        calibration=tuple(
+            FieldCalibration(
+                each.field,
+                each.graphs,
+                each.calibrated,
+                {cost.recall: cost.distance_computations for cost in each.costs},
+            )
+            for each in message.calibration
+        ),
+        live_recall=tuple(
+            LiveRecall(
+                each.field, each.recall, each.share, each.estimate, each.low, each.high, each.samples, each.correction
+            )
+            for each in message.live_recall
         ),
     )
 

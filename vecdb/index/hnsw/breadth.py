@@ -1,13 +1,15 @@
-"""How far a walk has to go for a wanted recall, where the index has not been calibrated on its own data.
+"""How far a walk has to go for a wanted recall: what tells it, and what tells it where nothing was measured.
 
-The figures are fitted to a hard set (100,000 sentence embeddings of 384 dimensions, local intrinsic dimension 23), so
-that easier sets reach more than is asked.
+The figures here are fitted to a hard set (100,000 sentence embeddings of 384 dimensions, local intrinsic dimension 23),
+so that easier sets reach more than is asked. An index that was calibrated has curves of its own in their place.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from vecdb.kernels.arrays import SLACK_BITS, Beam
 
@@ -37,6 +39,61 @@ _ROOM = 4
 """A walk that ends by slack may keep this many times the rows that one which ends with its beam would."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecallEstimate:
+    """Mean recall@k that is expected.
+
+    Attributes
+    ----------
+    recall
+        From 0 to 1.
+    error
+        Standard error of the mean that it comes from; 0 where it was not measured.
+    """
+
+    recall: float
+    error: float = 0.0
+
+
+class Breadth(Protocol):
+    """What an index knows of how far its walks have to go."""
+
+    def beam(self, k: int, recall: float, selectivity: float = 1.0) -> Beam:
+        """The breadth that gives ``recall`` at ``k`` when a share ``selectivity`` of the rows is allowed.
+
+        Parameters
+        ----------
+        k
+            Results wanted, at least 1.
+        recall
+            Mean recall@k wanted, above 0 and up to 1; 1 means as near to exact as a graph gets.
+        selectivity
+            Share of the rows that are allowed, above 0 and up to 1.
+        """
+        ...
+
+    def recall_of(self, beam: Beam, k: int, selectivity: float = 1.0) -> RecallEstimate:
+        """The recall at ``k`` that a walk of this breadth gives."""
+        ...
+
+
+class DefaultBreadth:
+    """The breadth of an index of which nothing was measured."""
+
+    def beam(self, k: int, recall: float, selectivity: float = 1.0) -> Beam:
+        """As ``Breadth.beam``."""
+        return beam_for_recall(k, recall, selectivity)
+
+    def recall_of(self, beam: Beam, k: int, selectivity: float = 1.0) -> RecallEstimate:
+        """As ``Breadth.recall_of``."""
+        if beam.slack == 0:
+            return RecallEstimate(recall_of_ef(k, beam.ef))
+        return RecallEstimate(_recall_of_slack(beam.slack / (1 << SLACK_BITS), selectivity))
+
+
+DEFAULT_BREADTH = DefaultBreadth()
+
+
 def beam_for_recall(k: int, recall: float, selectivity: float = 1.0) -> Beam:
     """The breadth that gives ``recall`` at ``k`` when a share ``selectivity`` of the rows is allowed.
 
@@ -49,13 +106,7 @@ def beam_for_recall(k: int, recall: float, selectivity: float = 1.0) -> Beam:
     selectivity
         Share of the rows that are allowed, above 0 and up to 1.
     """
-    if selectivity < 1.0:
-        excess = (_between(_ALLOWED_SLACKS, recall) - 1.0) * _between(
-            _SELECTIVITIES, math.log10(max(selectivity, 1e-3))
-        )
-        slack = 1.0 + excess
-    else:
-        slack = _between(_SLACKS, recall)
+    slack = _between(_slacks(selectivity), recall)
     return Beam(min(ef_for_recall(k, recall) * _ROOM, EF_MAX), int(slack * (1 << SLACK_BITS)))
 
 
@@ -79,6 +130,26 @@ def recall_of_ef(k: int, ef: int) -> float:
         else:
             high = middle
     return low
+
+
+def _slacks(selectivity: float) -> tuple[tuple[float, float], ...]:
+    """(recall@k, slack), rising, where such a share of the rows is allowed."""
+    if selectivity >= 1.0:
+        return _SLACKS
+    factor = _between(_SELECTIVITIES, math.log10(max(selectivity, 1e-3)))
+    return tuple((recall, 1.0 + (slack - 1.0) * factor) for recall, slack in _ALLOWED_SLACKS)
+
+
+def _recall_of_slack(slack: float, selectivity: float) -> float:
+    """The recall for which ``beam_for_recall`` asks this slack."""
+    before, *steps = _slacks(selectivity)
+    if slack < before[1]:
+        return before[0] * slack / before[1]
+    for recall, value in steps:
+        if slack <= value:
+            return before[0] + (slack - before[1]) / (value - before[1]) * (recall - before[0])
+        before = (recall, value)
+    return 1.0
 
 
 def _between(steps: tuple[tuple[float, float], ...], place: float) -> float:

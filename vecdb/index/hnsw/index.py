@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,25 +16,36 @@ from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
-from vecdb.index.hnsw.breadth import beam_for_recall
+from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, Breadth
+from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.kernels.arrays import Beam, Graph, Originals, UpperLayers
 from vecdb.kernels.protocol import Kernels
-from vecdb.types import AnyArray, F32Array, I32Array, Metric
+from vecdb.types import AnyArray, F32Array, I32Array, Metric, TopK
 
 _DEFAULT_RECALL = 0.95
 _RERANK_FACTOR = 4
 _RERANK_MIN = 32
 """At most so many rows are ranked by their vectors; mostly the walk is precise enough for far fewer."""
+K_WALKED_MIN = 10
+"""A walk for fewer results looks for so many: where it ended by the distance of the first would be chance."""
 
 
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "graph")
+    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "breadth", "graph")
 
-    def __init__(self, kernels: Kernels, graph: Graph, codes: ScalarCodes, vectors: F32Array) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        graph: Graph,
+        codes: ScalarCodes,
+        vectors: F32Array,
+        breadth: Breadth = DEFAULT_BREADTH,
+    ) -> None:
         self._kernels = kernels
+        self.breadth = breadth
         self.graph = graph
         self._codes = codes
         self._vectors = vectors
@@ -50,7 +62,7 @@ class HnswIndex:
         Raises
         ------
         Corruption
-            An array is missing, of the wrong shape or type, or holds a link that leads nowhere.
+            An array is missing, of the wrong shape or type, holds a link that leads nowhere, or is no recall curve.
         """
         assert vectors.shape == (codes.rows, codes.dim), (vectors.shape, codes.rows, codes.dim)
         n = codes.rows
@@ -82,7 +94,8 @@ class HnswIndex:
         for derived in (table, norms, sketches, nibbles.table):
             derived.flags.writeable = False
         upper = UpperLayers(rows, table, norms, upper_links, starts)
-        return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors)
+        breadth = RecallCurves.from_arrays(arrays) or DEFAULT_BREADTH
+        return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors, breadth)
 
     @property
     def rows(self) -> int:
@@ -114,7 +127,17 @@ class HnswIndex:
         """As ``VectorIndex.search``; the ``ef`` of the beam is raised to ``k`` where it is less."""
         if beam is None:
             share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
-            beam = beam_for_recall(k, _DEFAULT_RECALL, share)
+            beam = self.breadth.beam(k, _DEFAULT_RECALL, share)
+        answer = self._search(queries, max(k, K_WALKED_MIN), beam, allowed, ensure)
+        if k >= K_WALKED_MIN:
+            return answer
+        nearest = TopK(answer.topk.slots[:, :k].copy(), answer.topk.distances[:, :k].copy())
+        return replace(answer, topk=nearest, fewest=min(k, answer.fewest))
+
+    def _search(
+        self, queries: F32Array, k: int, beam: Beam, allowed: Bitmap | None, ensure: EnsureRows | None
+    ) -> IndexAnswer:
+        """The answer for so many results that the distance of the last is no chance."""
         ef = max(1, min(max(beam.ef, k), self.rows))
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
         if allowed is None and ensure is None:

@@ -20,6 +20,11 @@ def _mixed(rows: U64Array, seed: int) -> U64Array:
         return value ^ (value >> np.uint64(31))
 
 
+def row_hashes(rows: int, seed: int) -> U64Array:
+    """(rows,) uint64: a hash of each row number."""
+    return _mixed(np.arange(rows, dtype=np.uint64), seed)
+
+
 def insertion_order(rows: int, m: int, seed: int) -> tuple[I32Array, I64Array]:
     """Rows from the highest layer down, and how many rows each layer above the bottom holds.
 
@@ -33,7 +38,7 @@ def insertion_order(rows: int, m: int, seed: int) -> tuple[I32Array, I64Array]:
     counts
         (levels,) int64: rows on layer 1, on layer 2, ...; each at least 1.
     """
-    hashes = _mixed(np.arange(rows, dtype=np.uint64), seed)
+    hashes = row_hashes(rows, seed)
     levels = np.zeros(rows, np.int64)
     threshold = 1 << 64
     for _ in range(LEVELS_MAX):
