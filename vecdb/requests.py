@@ -90,9 +90,9 @@ class DeleteRequest:
 WriteRequest: TypeAlias = UpsertRequest | DeleteRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SearchRequest:
-    """The k nearest points to each of nq queries.
+    """The k nearest points to each of nq queries. Nobody changes one; to freeze it takes longer than to check it.
 
     Attributes
     ----------

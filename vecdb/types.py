@@ -7,9 +7,8 @@ which equals the row where every row has a vector.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NewType, TypeAlias
+from typing import Any, NamedTuple, NewType, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +54,7 @@ class Metric(Enum):
     L2 = "l2"
 
 
-@dataclass(frozen=True, slots=True)
-class TopK:
+class TopK(NamedTuple):
     """The nearest slots of a batch of queries, nearest first; ties by slot.
 
     Attributes

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from vecdb.engine.read import vectors_of
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.filter import Filter
+from vecdb.norms import ordinary_length
 from vecdb.query.execute import (
     PartSearch,
     PlannedPart,
@@ -31,8 +31,7 @@ from vecdb.segment.vectors import comparable
 from vecdb.types import F32Array, Metric, PointId
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(NamedTuple):
     """A search of one view, planned.
 
     Attributes
@@ -52,6 +51,9 @@ class Search:
     parts: Sequence[PartView]
     planned: Sequence[PlannedPart]
 
+
+_PLANS_MAX = 64
+_ONE = np.float32(1.0)
 
 AllowedOf: TypeAlias = Callable[[CollectionState, PartView, Filter | None], Bitmap]
 """The rows of a part that are live and match."""
@@ -118,11 +120,18 @@ def _plan(
 ) -> Search | None:
     """The search, on the fields that ``field_of`` gives; ``None`` where it gives none."""
     declared = state.manifest.schema.vector(request.field)
-    lengths = check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
+    queries = _comparable(request.queries, declared)
     where = bind(request.where)
+    if queries.shape[0] == 0:
+        return Search(declared, queries, (), ())
+    # All that a plan without a filter depends on, but for the view and what is open of it.
+    key = (declared.name, request.k, request.recall, request.ef)
+    known = view.plans.get(key) if where is None else None
+    if known is not None and _stands(*known, declared.name, field_of):
+        return Search(declared, queries, *known)
     parts: list[PartView] = []
     searches: list[PartSearch] = []
-    for part in view.parts if request.queries.shape[0] else ():
+    for part in view.parts:
         if part.rows == 0:
             continue
         allowed = allowed_of(state, part, where)
@@ -140,7 +149,30 @@ def _plan(
         parts.append(part)
         searches.append(PartSearch(field, None if count == part.rows else allowed))
     planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
-    return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
+    if where is None:
+        if known is not None or len(view.plans) == _PLANS_MAX:
+            # What does not stand any more holds structures that nobody else does.
+            view.plans.clear()
+        view.plans[key] = parts, planned
+    return Search(declared, queries, parts, planned)
+
+
+def _stands(parts: Sequence[PartView], planned: Sequence[PlannedPart], name: str, field_of: FieldOf) -> bool:
+    """Whether a plan was made for the structures that there are now: a graph may be attached to a segment of a view."""
+    for each in planned:
+        part = parts[each.number]
+        if isinstance(part, SegmentView) and field_of(part, name) is not each.part:
+            return False
+    return True
+
+
+def _comparable(queries: F32Array, declared: VectorField) -> F32Array:
+    """Queries, checked, in the form in which the field's vectors are stored."""
+    if queries.shape == (1, declared.dim) and (length := ordinary_length(queries)):
+        # As below, at a fraction of the cost; a length beyond what is allowed is not ordinary.
+        return queries / length if declared.metric is Metric.COSINE else queries
+    lengths = check_vectors(queries, declared, "query" if queries.shape[0] == 1 else "queries")
+    return comparable(queries, lengths, declared)
 
 
 def run_search(state: CollectionState, search: Search, request: SearchRequest, unindexed_rows: int) -> list[Hits]:
@@ -171,14 +203,15 @@ def read_hits(
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
     payloads: dict[int, Callable[[int], bytes]] = {}
-    found = sorted(set(ranked.parts.ravel().tolist()) - {-1})
     if request.with_payloads:
-        _ensure_payloads(ranked, parts, found)
-        payloads = {number: parts[number].payload_getter() for number in found}
+        for number in _found(ranked):
+            part = parts[number]
+            if isinstance(part, SegmentView) and not part.reader.payloads_verified:
+                _verify_payloads(part, ranked, number)
+            payloads[number] = part.payload_getter()
     scores, distances = outside(ranked.distances, search.declared.metric)
-    ids = {number: parts[number].id_getter() for number in found}
     return [
-        _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
+        _hits(ranked, number, parts, payloads, scores[number], distances[number], request, unindexed_rows)
         for number in range(search.queries.shape[0])
     ]
 
@@ -187,19 +220,26 @@ def _hits(
     ranked: Ranked,
     number: int,
     parts: Sequence[PartView],
-    ids: Mapping[int, Callable[[int], PointId]],
     payloads: Mapping[int, Callable[[int], bytes]],
     scores: F32Array,
     distances: F32Array,
     request: SearchRequest,
     unindexed_rows: int,
 ) -> Hits:
-    """The ranking of query ``number``; ``ids`` and ``payloads`` give those of a row by part."""
-    rows: list[int] = ranked.rows[number].tolist()
-    of: list[int] = ranked.parts[number].tolist()
+    """The ranking of query ``number``; ``payloads`` give that of a row by part."""
+    line = ranked.rows[number]
+    rows: list[int] = line.tolist()
     if rows[-1] < 0:
         count = rows.index(-1)
-        rows, of, scores, distances = rows[:count], of[:count], scores[:count], distances[:count]
+        line, rows, scores, distances = line[:count], rows[:count], scores[:count], distances[:count]
+    of: list[int]
+    ids: list[PointId]
+    if isinstance(ranked.parts, int):
+        of = [ranked.parts] * len(rows)
+        ids = parts[ranked.parts].ids_at(line)
+    else:
+        of = ranked.parts[number, : len(rows)].tolist()
+        ids = [parts[part].id_at(row) for part, row in zip(of, rows, strict=True)]
 
     def payload(position: int) -> bytes:
         return payloads[of[position]](rows[position])
@@ -208,7 +248,7 @@ def _hits(
     vectors = [vectors_of(parts[part], row) for part, row in zip(of, rows, strict=True)] if request.with_vectors else []
 
     return Hits(
-        [ids[part](row) for part, row in zip(of, rows, strict=True)],
+        ids,
         scores,
         distances,
         complete=True,
@@ -220,21 +260,22 @@ def _hits(
     )
 
 
-def _ensure_payloads(ranked: Ranked, parts: Sequence[PartView], found: Sequence[int]) -> None:
-    """Verify the payloads of the hits now: the files may be gone when they are looked at, the mapping is not.
+def _found(ranked: Ranked) -> Sequence[int]:
+    """The parts that have hits."""
+    if isinstance(ranked.parts, int):
+        return (ranked.parts,)
+    return sorted(set(ranked.parts.ravel().tolist()) - {-1})
 
-    ``found`` are the numbers of the parts that have hits.
-    """
-    for number in found:
-        part = parts[number]
-        if isinstance(part, SegmentView) and not part.reader.payloads_verified:
-            part.reader.ensure_payloads(np.unique(ranked.rows[ranked.parts == number]))
+
+def _verify_payloads(part: SegmentView, ranked: Ranked, number: int) -> None:
+    """Verify the payloads of the hits of a part now: when they are looked at, its files may be gone; the map is not."""
+    part.reader.ensure_payloads(np.unique(ranked.rows[(ranked.parts == number) & (ranked.rows >= 0)]))
 
 
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:
     """Scores (larger is nearer) and natural distances of internal distances."""
     if metric is Metric.COSINE:
-        return np.float32(1.0) - distances, distances
+        return _ONE - distances, distances
     if metric is Metric.DOT:
         return -distances, -distances
     natural = np.sqrt(np.maximum(distances, 0))

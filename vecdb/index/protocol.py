@@ -6,8 +6,7 @@ An index is read-only and may be searched by any number of threads at once. Its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from vecdb.bitmap import Bitmap
 from vecdb.kernels.arrays import Beam
@@ -17,8 +16,7 @@ EnsureRows: TypeAlias = Callable[[I64Array], None]
 """Verifies the stored vectors of the given slots (ascending, unique) before they are read; raises Corruption."""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexAnswer:
+class IndexAnswer(NamedTuple):
     """What a search found, and what it cost.
 
     Attributes

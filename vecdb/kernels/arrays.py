@@ -31,6 +31,7 @@ many cache lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vecdb.types import F32Array, I8Array, I32Array, I64Array, Metric, TopK, U8Array
 
@@ -315,8 +316,7 @@ class Candidates:
     hops: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """The nearest rows by exact distance, and what finding them cost: ``Candidates``, ranked."""
 
     topk: TopK

@@ -30,7 +30,7 @@ _RERANK_MIN = 32
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "graph")
+    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "graph", "rows")
 
     def __init__(self, kernels: Kernels, graph: Graph, codes: ScalarCodes, vectors: F32Array) -> None:
         self._kernels = kernels
@@ -38,6 +38,8 @@ class HnswIndex:
         self._codes = codes
         self._vectors = vectors
         self._reach = codes.reach()
+        self.rows = codes.rows
+        """Number of slots."""
         originals = Originals(vectors, codes.centre, codes.step, codes.metric, self._reach)
         self._bound = kernels.bind_graph(codes.codes, graph, originals)
 
@@ -85,11 +87,6 @@ class HnswIndex:
         return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors)
 
     @property
-    def rows(self) -> int:
-        """Number of slots."""
-        return self._codes.rows
-
-    @property
     def metric(self) -> Metric:
         """The metric that distances are reported in."""
         return self._codes.metric
@@ -109,12 +106,14 @@ class HnswIndex:
             beam = beam_for_recall(k, _DEFAULT_RECALL, share)
         ef = max(1, min(max(beam.ef, k), self.rows))
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
+        if beam.ef != ef:
+            beam = Beam(ef, beam.slack)
         if allowed is None and ensure is None:
-            answer = self._bound.answer(queries, Beam(ef, beam.slack), k, count)
+            answer = self._bound.answer(queries, beam, k, count)
             found = answer.fewest
             return IndexAnswer(answer.topk, min(k, found), answer.distance_computations, answer.hops, found)
         asked = self._codes.quantise(self._kernels, queries, self._reach)
-        walked = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
+        walked = self._bound.search(asked, beam, k, count, None if allowed is None else allowed.words)
         ensure_slots(walked.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, walked.slots, self._codes.metric, k)
         return IndexAnswer(topk, min(k, walked.fewest), walked.distance_computations, walked.hops, walked.fewest)
