@@ -57,3 +57,13 @@ def test_one_row_is_refused_as_among_others(value, metric, limit):
 )  # fmt: skip
 def test_ordinary_vectors(value, ordinary):
     assert ordinary_length(np.array([[0, value]], np.float32)) == pytest.approx(value if ordinary else 0.0)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 16, 63, 384, 1500])
+def test_one_row_has_the_length_that_it_has_among_others_to_the_last_bit(dim):
+    values = np.random.default_rng(dim).standard_normal((40, dim)).astype(np.float32)
+    among = row_norms(values)
+    assert [row_norms(row[np.newaxis])[0] for row in values] == among.tolist()
+    assert [ordinary_length(row) for row in values] == among.tolist()
+    unit, _ = normalised(values)
+    assert all((row / ordinary_length(row)).tobytes() == of.tobytes() for row, of in zip(values, unit, strict=True))

@@ -116,15 +116,15 @@ def search_request(
     values = as_vectors(queries, "queries", ndim=2) if batch else as_vectors(queries, "query", ndim=1)[np.newaxis]
     return SearchRequest(
         values,
-        _integer(k, "k"),
+        k if type(k) is int else _integer(k, "k"),
         field,
         as_where(where, params),
         as_recall(recall),
         None if ef is None else _integer(ef, "ef"),
         with_payloads,
         with_vectors,
-        _integer(read_after_seq, "read_after_seq"),
-        as_snapshot(at),
+        read_after_seq if type(read_after_seq) is int else _integer(read_after_seq, "read_after_seq"),
+        "" if at is None else as_snapshot(at),
     )
 
 
@@ -346,8 +346,6 @@ def _payloads(payloads: Iterable[Payload] | None, count: int) -> tuple[bytes, ..
 
 
 def _integer(value: object, name: str) -> int:
-    if type(value) is int:
-        return value
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidArgument(f"{name} must be an integer, got {type(value).__name__}", field=name, value=value)
     return int(value)

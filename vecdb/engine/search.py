@@ -54,6 +54,7 @@ class Search(NamedTuple):
 
 _PLANS_MAX = 64
 _ONE = np.float32(1.0)
+_COSINE = Metric.COSINE
 
 AllowedOf: TypeAlias = Callable[[CollectionState, PartView, Filter | None], Bitmap]
 """The rows of a part that are live and match."""
@@ -170,7 +171,7 @@ def _comparable(queries: F32Array, declared: VectorField) -> F32Array:
     """Queries, checked, in the form in which the field's vectors are stored."""
     if queries.shape == (1, declared.dim) and (length := ordinary_length(queries)):
         # As below, at a fraction of the cost; a length beyond what is allowed is not ordinary.
-        return queries / length if declared.metric is Metric.COSINE else queries
+        return queries / length if declared.metric is _COSINE else queries
     lengths = check_vectors(queries, declared, "query" if queries.shape[0] == 1 else "queries")
     return comparable(queries, lengths, declared)
 
@@ -210,10 +211,13 @@ def read_hits(
                 _verify_payloads(part, ranked, number)
             payloads[number] = part.payload_getter()
     scores, distances = outside(ranked.distances, search.declared.metric)
-    return [
-        _hits(ranked, number, parts, payloads, scores[number], distances[number], request, unindexed_rows)
-        for number in range(search.queries.shape[0])
-    ]
+    hits: list[Hits] = []
+    for number in range(search.queries.shape[0]):
+        # A comprehension is a call.
+        hits.append(  # noqa: PERF401
+            _hits(ranked, number, parts, payloads, scores[number], distances[number], request, unindexed_rows)
+        )
+    return hits
 
 
 def _hits(
@@ -240,10 +244,6 @@ def _hits(
     else:
         of = ranked.parts[number, : len(rows)].tolist()
         ids = [parts[part].id_at(row) for part, row in zip(of, rows, strict=True)]
-
-    def payload(position: int) -> bytes:
-        return payloads[of[position]](rows[position])
-
     # Read now, not when looked at: hits must not keep the files of segments that are merged meanwhile.
     vectors = [vectors_of(parts[part], row) for part, row in zip(of, rows, strict=True)] if request.with_vectors else []
 
@@ -255,9 +255,16 @@ def _hits(
         strategy=ranked.strategy,
         recall_estimate=ranked.recall_estimate,
         unindexed_rows=unindexed_rows,
-        payload_of=payload if request.with_payloads else None,
+        payload_of=_payload_of(payloads, of, rows) if request.with_payloads else None,
         vectors_of=vectors.__getitem__ if request.with_vectors else None,
     )
+
+
+def _payload_of(
+    payloads: Mapping[int, Callable[[int], bytes]], of: Sequence[int], rows: Sequence[int]
+) -> Callable[[int], bytes]:
+    """What gives the payload of the hit at a position, whose part and row are given."""
+    return lambda position: payloads[of[position]](rows[position])
 
 
 def _found(ranked: Ranked) -> Sequence[int]:
@@ -274,7 +281,7 @@ def _verify_payloads(part: SegmentView, ranked: Ranked, number: int) -> None:
 
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:
     """Scores (larger is nearer) and natural distances of internal distances."""
-    if metric is Metric.COSINE:
+    if metric is _COSINE:
         return _ONE - distances, distances
     if metric is Metric.DOT:
         return -distances, -distances

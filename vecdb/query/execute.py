@@ -197,11 +197,15 @@ def merge_answers(
 
 def _ranked(planned: PlannedPart, answer: IndexAnswer, short: int) -> Ranked:
     """The ranking of the only part there is."""
-    rows = planned.part.vectors.rows_of(answer.topk.slots.astype(np.int64))
+    topk = answer.topk
+    vectors = planned.part.vectors
+    rows = topk.slots.astype(np.int64)
+    if vectors.slot_rows is not None:
+        rows = vectors.rows_of(rows)
     strategy = planned.plan.strategy.value
     if short:
         strategy = "+".join(sorted({strategy, Strategy.SCAN.value}))
-    return Ranked(planned.number, rows, answer.topk.distances, strategy, planned.plan.recall_estimate, short)
+    return Ranked(planned.number, rows, topk.distances, strategy, planned.plan.recall_estimate, short)
 
 
 def recall_expected(planned: Sequence[PlannedPart]) -> float:

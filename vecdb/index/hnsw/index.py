@@ -104,7 +104,9 @@ class HnswIndex:
         if beam is None:
             share = 1.0 if allowed is None else max(1, allowed.count()) / max(1, self.rows)
             beam = beam_for_recall(k, _DEFAULT_RECALL, share)
-        ef = max(1, min(max(beam.ef, k), self.rows))
+        ef = max(beam.ef, k)
+        if ef > self.rows:
+            ef = max(1, self.rows)
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
         if beam.ef != ef:
             beam = Beam(ef, beam.slack)
