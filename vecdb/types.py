@@ -7,8 +7,9 @@ which equals the row where every row has a vector.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, NewType, TypeAlias
+from typing import Any, NewType, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,9 @@ class Metric(Enum):
     L2 = "l2"
 
 
-class TopK(NamedTuple):
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
+class TopK:
     """The nearest slots of a batch of queries, nearest first; ties by slot.
 
     Attributes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,7 +32,9 @@ from vecdb.segment.vectors import comparable
 from vecdb.types import F32Array, Metric, PointId
 
 
-class Search(NamedTuple):
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
+class Search:
     """A search of one view, planned.
 
     Attributes
@@ -53,7 +56,8 @@ class Search(NamedTuple):
 
 
 _PLANS_MAX = 64
-_ONE = np.float32(1.0)
+_ONE = np.ones((), np.float32)
+"""An array, which numpy takes faster than a number."""
 _COSINE = Metric.COSINE
 
 AllowedOf: TypeAlias = Callable[[CollectionState, PartView, Filter | None], Bitmap]
@@ -151,7 +155,7 @@ def _plan(
         searches.append(PartSearch(field, None if count == part.rows else allowed))
     planned = plan_parts(searches, request.k, request.recall, request.ef, state.options.graph_rows_min)
     if where is None:
-        if known is not None or len(view.plans) == _PLANS_MAX:
+        if known is not None or len(view.plans) >= _PLANS_MAX:
             # What does not stand any more holds structures that nobody else does.
             view.plans.clear()
         view.plans[key] = parts, planned
@@ -211,11 +215,12 @@ def read_hits(
                 _verify_payloads(part, ranked, number)
             payloads[number] = part.payload_getter()
     scores, distances = outside(ranked.distances, search.declared.metric)
+    ids = {} if isinstance(ranked.parts, int) else {number: parts[number].id_getter() for number in _found(ranked)}
     hits: list[Hits] = []
     for number in range(search.queries.shape[0]):
         # A comprehension is a call.
         hits.append(  # noqa: PERF401
-            _hits(ranked, number, parts, payloads, scores[number], distances[number], request, unindexed_rows)
+            _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
         )
     return hits
 
@@ -224,13 +229,14 @@ def _hits(
     ranked: Ranked,
     number: int,
     parts: Sequence[PartView],
+    id_getters: Mapping[int, Callable[[int], PointId]],
     payloads: Mapping[int, Callable[[int], bytes]],
     scores: F32Array,
     distances: F32Array,
     request: SearchRequest,
     unindexed_rows: int,
 ) -> Hits:
-    """The ranking of query ``number``; ``payloads`` give that of a row by part."""
+    """The ranking of query ``number``; ``id_getters``, if there are several parts, and ``payloads`` are by part."""
     line = ranked.rows[number]
     rows: list[int] = line.tolist()
     if rows[-1] < 0:
@@ -243,7 +249,7 @@ def _hits(
         ids = parts[ranked.parts].ids_at(line)
     else:
         of = ranked.parts[number, : len(rows)].tolist()
-        ids = [parts[part].id_at(row) for part, row in zip(of, rows, strict=True)]
+        ids = [id_getters[part](row) for part, row in zip(of, rows, strict=True)]
     # Read now, not when looked at: hits must not keep the files of segments that are merged meanwhile.
     vectors = [vectors_of(parts[part], row) for part, row in zip(of, rows, strict=True)] if request.with_vectors else []
 

@@ -6,7 +6,8 @@ An index is read-only and may be searched by any number of threads at once. Its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from vecdb.bitmap import Bitmap
 from vecdb.kernels.arrays import Beam
@@ -16,7 +17,9 @@ EnsureRows: TypeAlias = Callable[[I64Array], None]
 """Verifies the stored vectors of the given slots (ascending, unique) before they are read; raises Corruption."""
 
 
-class IndexAnswer(NamedTuple):
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
+class IndexAnswer:
     """What a search found, and what it cost.
 
     Attributes

@@ -31,7 +31,6 @@ many cache lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from vecdb.types import F32Array, I8Array, I32Array, I64Array, Metric, TopK, U8Array
 
@@ -316,7 +315,9 @@ class Candidates:
     hops: int
 
 
-class Answers(NamedTuple):
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
+class Answers:
     """The nearest rows by exact distance, and what finding them cost: ``Candidates``, ranked."""
 
     topk: TopK

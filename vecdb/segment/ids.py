@@ -79,6 +79,9 @@ class PackedKeys(Packed):
 
     def id_at(self, row: int) -> PointId:
         """The id of a row; raises Corruption where the bytes encode none."""
+        if self._integers is not None:
+            value: int = self._integers.item(row)
+            return value
         return id_of(self[row])
 
     def ids_at(self, rows: I64Array) -> list[PointId]:
