@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vecdb.errors import InvalidArgument
-from vecdb.norms import is_ordinary, row_norms
+from vecdb.norms import ordinary_length, ordinary_lengths, row_norms
 from vecdb.requests import check_vectors
 from vecdb.schema import VectorField
 from vecdb.segment.vectors import normalised
@@ -56,4 +56,24 @@ def test_one_row_is_refused_as_among_others(value, metric, limit):
      (np.inf, False)],
 )  # fmt: skip
 def test_ordinary_vectors(value, ordinary):
-    assert is_ordinary(np.array([[0, value]], np.float32)) is ordinary
+    assert ordinary_length(np.array([[0, value]], np.float32)) == pytest.approx(value if ordinary else 0.0)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 16, 63, 384, 1500])
+def test_one_row_has_the_length_that_it_has_among_others_to_the_last_bit(dim):
+    values = np.random.default_rng(dim).standard_normal((40, dim)).astype(np.float32)
+    among = ordinary_lengths(values)
+    assert [ordinary_length(row) for row in values] == among.tolist()
+    np.testing.assert_allclose(among, row_norms(values), rtol=1e-6)
+    unit, _ = normalised(values, among)
+    assert all((row / ordinary_length(row)).tobytes() == of.tobytes() for row, of in zip(values, unit, strict=True))
+
+
+def test_lengths_of_many_queries_are_only_told_where_all_are_ordinary():
+    values = np.ones((3, 4), np.float32)
+    for wrong in (0.0, 1e-25, 1e25, np.nan, np.inf):
+        values[1, 2] = 1.0
+        assert ordinary_lengths(values) is not None
+        values[1] = wrong
+        assert ordinary_lengths(values) is None
+        values[1] = 1.0

@@ -28,13 +28,13 @@ from vecdb.requests import (
     Where,
     check_batch,
     check_scroll,
-    check_search,
     vectors_name,
 )
 from vecdb.schema import NAME_BYTES_MAX, CollectionSchema, IndexSpec, check_name, utf8_size_bytes
 from vecdb.types import DEFAULT_VECTOR, F32Array, Metric, Payload, PointId, U32Array
 
 TIMEOUT_S_MAX = 86_400.0
+_F32 = np.dtype(np.float32)
 
 VectorsArgument: TypeAlias = "ArrayLike | Mapping[str, ArrayLike | Sequence[ArrayLike | None]]"
 WhereArgument: TypeAlias = "str | Filter | None"
@@ -109,23 +109,23 @@ def search_request(
     read_after_seq: int,
     at: str | None,
 ) -> SearchRequest:
-    """The request that the arguments of ``search`` (one query) or ``search_batch`` stand for."""
-    name = "queries" if batch else "query"
-    values = as_vectors(queries, name, ndim=2 if batch else 1)
-    request = SearchRequest(
-        values if batch else values[np.newaxis, :],
-        _integer(k, "k"),
+    """The request that the arguments of ``search`` (one query) or ``search_batch`` stand for.
+
+    ``check_search`` is left to whoever runs or sends it.
+    """
+    values = as_vectors(queries, "queries", ndim=2) if batch else as_vectors(queries, "query", ndim=1)[np.newaxis]
+    return SearchRequest(
+        values,
+        k if type(k) is int else _integer(k, "k"),
         field,
         as_where(where, params),
         as_recall(recall),
         None if ef is None else _integer(ef, "ef"),
         with_payloads,
         with_vectors,
-        _integer(read_after_seq, "read_after_seq"),
-        as_snapshot(at),
+        read_after_seq if type(read_after_seq) is int else _integer(read_after_seq, "read_after_seq"),
+        "" if at is None else as_snapshot(at),
     )
-    check_search(request)
-    return request
 
 
 def scroll_request(
@@ -224,7 +224,8 @@ def as_vectors(value: ArrayLike, name: str, *, ndim: int) -> F32Array:
         array = np.asarray(value)
     except ValueError as error:
         raise InvalidArgument(f"{name} is not a regular array: {error}", field=name) from None
-    if array.dtype.kind not in "fiu" and array.size:
+    ready = array.dtype == _F32
+    if not ready and array.dtype.kind not in "fiu" and array.size:
         raise InvalidArgument(
             f"{name} must hold real numbers, got dtype {array.dtype}",
             field=name,
@@ -236,7 +237,7 @@ def as_vectors(value: ArrayLike, name: str, *, ndim: int) -> F32Array:
         raise InvalidArgument(
             f"{name} must have the shape {wanted}, got {array.shape}", field=name, limit=wanted, value=array.shape
         )
-    if array.dtype == np.float32:
+    if ready:
         return np.ascontiguousarray(array)
     # A float64 beyond float32 becomes infinite here and is refused as such by the schema check.
     with np.errstate(over="ignore"):

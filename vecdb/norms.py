@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,28 @@ from numpy.typing import NDArray
 
 from vecdb.types import AnyArray, F32Array
 
-_SQUARE_MIN, _SQUARE_MAX = np.float32(1e-20), np.float32(1e30)
+_SQUARE_MIN, _SQUARE_MAX = 1e-20, 1e30
 """Between these a float32 sum of squares has neither overflowed nor lost what matters to underflow."""
 
 
-def is_ordinary(vector: F32Array) -> bool:
-    """Whether the length of one vector can be had in float32: it is finite, not zero, and neither huge nor tiny."""
-    return bool(_SQUARE_MIN < np.vdot(vector, vector) < _SQUARE_MAX)
+def ordinary_length(vector: F32Array) -> float:
+    """The length of one query ((dim,) or (1, dim)); 0.0 unless it is finite, not zero, and neither huge nor tiny.
+
+    Fast, and in the last bit another on another processor: for what is not stored.
+    """
+    # vdot raises no floating-point warnings, whatever overflows in it.
+    square = float(np.vdot(vector, vector))
+    return math.sqrt(square) if _SQUARE_MIN < square < _SQUARE_MAX else 0.0
+
+
+def ordinary_lengths(queries: F32Array) -> NDArray[np.float64] | None:
+    """``ordinary_length`` of each row of (n, dim), n at least 1, to the last bit; ``None`` where one is 0.0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares: F32Array = np.vecdot(queries, queries)
+    if not (squares.min() > _SQUARE_MIN and squares.max() < _SQUARE_MAX):
+        return None
+    lengths: NDArray[np.float64] = np.sqrt(squares, dtype=np.float64)
+    return lengths
 
 
 def extremes(numbers: AnyArray) -> tuple[Any, Any]:

@@ -90,9 +90,9 @@ class DeleteRequest:
 WriteRequest: TypeAlias = UpsertRequest | DeleteRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SearchRequest:
-    """The k nearest points to each of nq queries.
+    """The k nearest points to each of nq queries. Nobody changes one; to freeze it takes longer than to check it.
 
     Attributes
     ----------
@@ -218,9 +218,10 @@ def check_search(request: SearchRequest) -> None:
     InvalidArgument
         ``k``, ``ef`` or ``recall`` out of range, or more than 1,000,000 results asked for.
     """
-    _in_range(request.k, "k", 1, K_MAX)
-    if request.ef is not None:
-        _in_range(request.ef, "ef", 1, EF_MAX)
+    if not 1 <= request.k <= K_MAX:
+        raise _out_of_range(request.k, "k", 1, K_MAX)
+    if request.ef is not None and not 1 <= request.ef <= EF_MAX:
+        raise _out_of_range(request.ef, "ef", 1, EF_MAX)
     if not 0.0 < request.recall <= 1.0:
         raise InvalidArgument(
             f"recall must be above 0 and at most 1, got {request.recall}",
@@ -228,7 +229,8 @@ def check_search(request: SearchRequest) -> None:
             limit="(0, 1]",
             value=request.recall,
         )
-    _in_range(request.read_after_seq, "read_after_seq", 0, 2**64 - 1)
+    if not 0 <= request.read_after_seq < 2**64:
+        raise _out_of_range(request.read_after_seq, "read_after_seq", 0, 2**64 - 1)
     if request.queries.nbytes > BATCH_BYTES_MAX:
         raise InvalidArgument(
             f"the queries of one call hold at most {BATCH_BYTES_MAX} bytes, got {request.queries.nbytes}; split them",
@@ -249,12 +251,14 @@ def check_search(request: SearchRequest) -> None:
 def check_explain(request: SearchRequest) -> None:
     """Check what must hold of a search that is to be explained, whoever made it: as ``check_search``, and one query."""
     check_search(request)
-    _in_range(request.queries.shape[0], "query_count", 1, 1)
+    if request.queries.shape[0] != 1:
+        raise _out_of_range(request.queries.shape[0], "query_count", 1, 1)
 
 
 def check_scroll(request: ScrollRequest) -> None:
     """Check what must hold of a scroll request whoever made it."""
-    _in_range(request.limit, "limit", 1, SCROLL_LIMIT_MAX)
+    if not 1 <= request.limit <= SCROLL_LIMIT_MAX:
+        raise _out_of_range(request.limit, "limit", 1, SCROLL_LIMIT_MAX)
     if request.cursor is not None and not isinstance(request.cursor, bytes):
         raise InvalidArgument(
             f"cursor must be the next_cursor of a page, got {type(request.cursor).__name__}",
@@ -336,8 +340,7 @@ def vectors_name(field_name: str) -> str:
     return "vectors" if field_name == DEFAULT_VECTOR else f"vectors[{field_name!r}]"
 
 
-def _in_range(value: int, name: str, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise InvalidArgument(
-            f"{name} must be {low} to {high}, got {value}", field=name, limit=f"{low}..{high}", value=value
-        )
+def _out_of_range(value: int, name: str, low: int, high: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"{name} must be {low} to {high}, got {value}", field=name, limit=f"{low}..{high}", value=value
+    )

@@ -99,7 +99,7 @@ class Hits(Sequence[Hit]):
 
     def __init__(
         self,
-        ids: Sequence[PointId],
+        ids: list[PointId],
         scores: F32Array,
         distances: F32Array,
         *,
@@ -110,7 +110,7 @@ class Hits(Sequence[Hit]):
         payload_of: Callable[[int], bytes] | None,
         vectors_of: Callable[[int], Mapping[str, F32Array]] | None,
     ) -> None:
-        self.ids = list(ids)
+        self.ids = ids
         self.scores = scores
         self.distances = distances
         self.complete = complete

@@ -196,10 +196,10 @@ class CollectionSchema:
         InvalidArgument
             Where there is no such field, or ``None`` is ambiguous.
         """
+        if name is None and len(self.vectors) == 1:
+            return self.vectors[0]
         known = ", ".join(repr(each.name) for each in self.vectors)
         if name is None:
-            if len(self.vectors) == 1:
-                return self.vectors[0]
             raise InvalidArgument(
                 f"the collection has {len(self.vectors)} vector fields; name one of {known}", field="field", limit=known
             )

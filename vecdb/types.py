@@ -55,7 +55,8 @@ class Metric(Enum):
     L2 = "l2"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
 class TopK:
     """The nearest slots of a batch of queries, nearest first; ties by slot.
 

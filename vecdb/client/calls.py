@@ -24,6 +24,7 @@ from vecdb.requests import (
     UpsertRequest,
     WriteRequest,
     check_against_schema,
+    check_search,
 )
 from vecdb.results import (
     CollectionStats,
@@ -157,7 +158,7 @@ def write(of: Described, request: WriteRequest) -> Call[WriteResult]:
 
 def search(of: Described, request: SearchRequest) -> Call[list[Hits]]:
     """Search; in a stream of messages where one might not hold the reply."""
-    _check_field(of, request)
+    _check_search(of, request)
     with_payloads, with_vectors = bool(request.with_payloads), bool(request.with_vectors)
 
     def read(reply: vecdb_pb2.SearchReply) -> list[Hits]:
@@ -176,7 +177,7 @@ def search(of: Described, request: SearchRequest) -> Call[list[Hits]]:
 
 def explain(of: Described, request: SearchRequest) -> Call[Explanation]:
     """Search, and tell how."""
-    _check_field(of, request)
+    _check_search(of, request)
     return Call("Explain", encode_search(of.target, request), decode_explanation)
 
 
@@ -306,8 +307,9 @@ def _points_reader(request: GetRequest | ScrollRequest) -> Callable[[list[vecdb_
     return read
 
 
-def _check_field(of: Described, request: SearchRequest) -> None:
-    """Refuse a field that no message can name, which is no field of the schema: the same error as in the engine."""
+def _check_search(of: Described, request: SearchRequest) -> None:
+    """Refuse what no message can carry: by the same errors as in the engine."""
+    check_search(request)
     if not (request.field is None or _is_sendable(request.field)):
         of.schema.vector(request.field)
 

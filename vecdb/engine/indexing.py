@@ -99,7 +99,10 @@ class Indexer:
 
     def unindexed_rows(self) -> int:
         """Rows that no index holds yet: those of segments that wait for their graph, and of memtables."""
-        return self.waiting_rows() + sum(memtable.rows for memtable in self._state.view.memtables)
+        rows = self.waiting_rows()
+        for memtable in self._state.view.memtables:
+            rows += memtable.rows
+        return rows
 
     def waiting_rows(self) -> int:
         """Rows of segments that wait for their graph."""

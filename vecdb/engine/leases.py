@@ -203,12 +203,16 @@ class Lease(Generic[Opened]):
         """What ``use`` makes of the collection. Wherever a signal's exception comes, the lease ends."""
         with self._user:
             try:
-                return use(self._begin())
+                # As ``_begin`` and ``_end``, which every search would call.
+                slot = self._slot = self._leases.take(self._collection_id, self._user)
+                opened = self._opened = slot.opened or self._leases.opened(self._collection_id, slot)
+                return use(opened)
             except Exception as error:
                 self._tell(error)
                 raise
             finally:
-                self._end()
+                if self._slot is not None:
+                    self._slot.users.discard(self._user)
 
     def __enter__(self) -> Opened:
         self._user.acquire()

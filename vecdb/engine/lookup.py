@@ -52,7 +52,8 @@ class Lookup(Generic[Opened]):
         NotFound
             There is none.
         """
-        if self.entry(name).collection_id != collection_id:
+        entry = self._entries().get(name)
+        if entry is None or entry.collection_id != collection_id:
             raise no_such_collection(name)
         return self._leases.lease(collection_id)
 

@@ -101,6 +101,8 @@ class RecallLedger:
         self._corrects = corrects
         self._accounts: dict[Kind, _Account] = {}
         self._lock = threading.Lock()
+        self.version = 0
+        """Another number when a correction is another."""
 
     def correction_of(self, field_name: str, recall: float, ef: int | None) -> CorrectionOf:
         """What is known of such searches of a field."""
@@ -147,6 +149,7 @@ class RecallLedger:
                 applied = ratio if ratio > 1.0 else min(1.0, ratio + error)
                 applied = min(max(applied, _APPLIED_MIN), _APPLIED_MAX) if self._corrects else 1.0
                 account.correction = Correction(_rounded(applied, math.ceil), _rounded(ratio, round))
+                self.version += 1
 
     def live(self) -> Sequence[LiveRecall]:
         """What is known of each kind, by field, recall and share."""

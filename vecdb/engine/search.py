@@ -15,6 +15,7 @@ from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.filter import Filter
 from vecdb.kernels.arrays import stride_bytes
+from vecdb.norms import ordinary_length, ordinary_lengths
 from vecdb.query.costs import DEFAULT_COSTS, costs_of
 from vecdb.query.execute import (
     PartSearch,
@@ -25,6 +26,7 @@ from vecdb.query.execute import (
     plan_parts,
     search_parts,
 )
+from vecdb.query.plan import Strategy
 from vecdb.requests import SearchRequest, check_vectors
 from vecdb.results import Hits
 from vecdb.schema import VectorField
@@ -33,7 +35,8 @@ from vecdb.segment.vectors import comparable
 from vecdb.types import F32Array, Metric, PointId
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
 class Search:
     """A search of one view, planned.
 
@@ -54,6 +57,11 @@ class Search:
     parts: Sequence[PartView]
     planned: Sequence[PlannedPart]
 
+
+_PLANS_MAX = 64
+_ONE = np.ones((), np.float32)
+"""An array, which numpy takes faster than a number."""
+_COSINE = Metric.COSINE
 
 AllowedOf: TypeAlias = Callable[[CollectionState, PartView, Filter | None], Bitmap]
 """The rows of a part that are live and match."""
@@ -129,11 +137,18 @@ def _plan(
 ) -> Search | None:
     """The search, on the fields that ``field_of`` gives; ``None`` where it gives none."""
     declared = state.manifest.schema.vector(request.field)
-    lengths = check_vectors(request.queries, declared, "query" if request.queries.shape[0] == 1 else "queries")
+    queries = _comparable(request.queries, declared)
     where = bind(request.where)
+    if queries.shape[0] == 0:
+        return Search(declared, queries, (), ())
+    # All that a plan without a filter depends on, but for the view and what is open of it.
+    key = (declared.name, request.k, request.recall, request.ef, state.recall.version)
+    known = view.plans.get(key) if where is None else None
+    if known is not None and _stands(*known, declared.name, field_of):
+        return Search(declared, queries, *known)
     parts: list[PartView] = []
     searches: list[PartSearch] = []
-    for part in view.parts if request.queries.shape[0] else ():
+    for part in view.parts:
         if part.rows == 0:
             continue
         allowed = allowed_of(state, part, where)
@@ -165,7 +180,39 @@ def _plan(
         correction_of=state.recall.correction_of(declared.name, request.recall, request.ef),
         may_open=may_open,
     )
-    return Search(declared, comparable(request.queries, lengths, declared), parts, planned)
+    if where is None and (may_open or all(_is_open(each) for each in planned)):
+        if known is not None or len(view.plans) >= _PLANS_MAX:
+            # What does not stand any more holds structures that nobody else does.
+            view.plans.clear()
+        view.plans[key] = parts, planned
+    return Search(declared, queries, parts, planned)
+
+
+def _stands(parts: Sequence[PartView], planned: Sequence[PlannedPart], name: str, field_of: FieldOf) -> bool:
+    """Whether a plan was made for the structures that there are now: a graph may be attached to a segment of a view."""
+    for each in planned:
+        part = parts[each.number]
+        if isinstance(part, SegmentView) and field_of(part, name) is not each.part:
+            return False
+    return True
+
+
+def _is_open(planned: PlannedPart) -> bool:
+    """Whether a part was planned by what its graph knows, if it has one: before it is open that is not known."""
+    return planned.plan.strategy is not Strategy.GRAPH or planned.part.has_open_graph
+
+
+def _comparable(queries: F32Array, declared: VectorField) -> F32Array:
+    """Queries, checked, in the form in which the field's vectors are stored."""
+    if queries.shape == (1, declared.dim) and (length := ordinary_length(queries)):
+        # As below, at a fraction of the cost; a length beyond what is allowed is not ordinary.
+        return queries / length if declared.metric is _COSINE else queries
+    if queries.shape[0] > 1 and queries.shape[1] == declared.dim:
+        many = ordinary_lengths(queries)
+        if many is not None:
+            return comparable(queries, many, declared)
+    lengths = check_vectors(queries, declared, "query" if queries.shape[0] == 1 else "queries")
+    return comparable(queries, lengths, declared)
 
 
 def run_search(state: CollectionState, search: Search, request: SearchRequest, unindexed_rows: int) -> list[Hits]:
@@ -196,70 +243,87 @@ def read_hits(
     if ranked.fallbacks:
         state.events.count("graph_fell_back_to_scan", ranked.fallbacks)
     payloads: dict[int, Callable[[int], bytes]] = {}
-    found = sorted(set(ranked.parts.ravel().tolist()) - {-1})
     if request.with_payloads:
-        _ensure_payloads(ranked, parts, found)
-        payloads = {number: parts[number].payload_getter() for number in found}
+        for number in _found(ranked):
+            part = parts[number]
+            if isinstance(part, SegmentView) and not part.reader.payloads_verified:
+                _verify_payloads(part, ranked, number)
+            payloads[number] = part.payload_getter()
     scores, distances = outside(ranked.distances, search.declared.metric)
-    ids = {number: parts[number].id_getter() for number in found}
-    return [
-        _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
-        for number in range(search.queries.shape[0])
-    ]
+    ids = {} if isinstance(ranked.parts, int) else {number: parts[number].id_getter() for number in _found(ranked)}
+    hits: list[Hits] = []
+    for number in range(search.queries.shape[0]):
+        # A comprehension is a call.
+        hits.append(  # noqa: PERF401
+            _hits(ranked, number, parts, ids, payloads, scores[number], distances[number], request, unindexed_rows)
+        )
+    return hits
 
 
 def _hits(
     ranked: Ranked,
     number: int,
     parts: Sequence[PartView],
-    ids: Mapping[int, Callable[[int], PointId]],
+    id_getters: Mapping[int, Callable[[int], PointId]],
     payloads: Mapping[int, Callable[[int], bytes]],
     scores: F32Array,
     distances: F32Array,
     request: SearchRequest,
     unindexed_rows: int,
 ) -> Hits:
-    """The ranking of query ``number``; ``ids`` and ``payloads`` give those of a row by part."""
-    rows: list[int] = ranked.rows[number].tolist()
-    of: list[int] = ranked.parts[number].tolist()
+    """The ranking of query ``number``; ``id_getters``, if there are several parts, and ``payloads`` are by part."""
+    line = ranked.rows[number]
+    rows: list[int] = line.tolist()
     if rows[-1] < 0:
         count = rows.index(-1)
-        rows, of, scores, distances = rows[:count], of[:count], scores[:count], distances[:count]
-
-    def payload(position: int) -> bytes:
-        return payloads[of[position]](rows[position])
-
+        line, rows, scores, distances = line[:count], rows[:count], scores[:count], distances[:count]
+    of: list[int]
+    ids: list[PointId]
+    if isinstance(ranked.parts, int):
+        of = [ranked.parts] * len(rows)
+        ids = parts[ranked.parts].ids_at(line)
+    else:
+        of = ranked.parts[number, : len(rows)].tolist()
+        ids = [id_getters[part](row) for part, row in zip(of, rows, strict=True)]
     # Read now, not when looked at: hits must not keep the files of segments that are merged meanwhile.
     vectors = [vectors_of(parts[part], row) for part, row in zip(of, rows, strict=True)] if request.with_vectors else []
 
     return Hits(
-        [ids[part](row) for part, row in zip(of, rows, strict=True)],
+        ids,
         scores,
         distances,
         complete=True,
         strategy=ranked.strategy,
         recall_estimate=ranked.recall_estimate,
         unindexed_rows=unindexed_rows,
-        payload_of=payload if request.with_payloads else None,
+        payload_of=_payload_of(payloads, of, rows) if request.with_payloads else None,
         vectors_of=vectors.__getitem__ if request.with_vectors else None,
     )
 
 
-def _ensure_payloads(ranked: Ranked, parts: Sequence[PartView], found: Sequence[int]) -> None:
-    """Verify the payloads of the hits now: the files may be gone when they are looked at, the mapping is not.
+def _payload_of(
+    payloads: Mapping[int, Callable[[int], bytes]], of: Sequence[int], rows: Sequence[int]
+) -> Callable[[int], bytes]:
+    """What gives the payload of the hit at a position, whose part and row are given."""
+    return lambda position: payloads[of[position]](rows[position])
 
-    ``found`` are the numbers of the parts that have hits.
-    """
-    for number in found:
-        part = parts[number]
-        if isinstance(part, SegmentView) and not part.reader.payloads_verified:
-            part.reader.ensure_payloads(np.unique(ranked.rows[ranked.parts == number]))
+
+def _found(ranked: Ranked) -> Sequence[int]:
+    """The parts that have hits."""
+    if isinstance(ranked.parts, int):
+        return (ranked.parts,)
+    return sorted(set(ranked.parts.ravel().tolist()) - {-1})
+
+
+def _verify_payloads(part: SegmentView, ranked: Ranked, number: int) -> None:
+    """Verify the payloads of the hits of a part now: when they are looked at, its files may be gone; the map is not."""
+    part.reader.ensure_payloads(np.unique(ranked.rows[(ranked.parts == number) & (ranked.rows >= 0)]))
 
 
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:
     """Scores (larger is nearer) and natural distances of internal distances."""
-    if metric is Metric.COSINE:
-        return np.float32(1.0) - distances, distances
+    if metric is _COSINE:
+        return _ONE - distances, distances
     if metric is Metric.DOT:
         return -distances, -distances
     natural = np.sqrt(np.maximum(distances, 0))

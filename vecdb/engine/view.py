@@ -6,12 +6,13 @@ An id has at most one live row in a view, so search never compares seqs and neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vecdb.bitmap import Bitmap, LiveRows
+from vecdb.query.execute import PlannedPart
 from vecdb.segment.memtable import Memtable, MemtableView
 from vecdb.segment.reader import SegmentReader
 from vecdb.types import I64Array, PointId, U64Array
@@ -50,6 +51,10 @@ class SegmentView:
         """The id of a row."""
         return self.reader.keys.packed.id_at(row)
 
+    def ids_at(self, rows: I64Array) -> list[PointId]:
+        """The ids of (n,) rows, in their order."""
+        return self.reader.keys.packed.ids_at(rows)
+
     def with_live(self, live: LiveRows) -> SegmentView:
         """The same segment with another set of live rows."""
         return SegmentView(self.reader, live)
@@ -66,11 +71,16 @@ class View:
     ----------
     seq
         The newest write that is visible.
+    plans
+        How it is searched without a filter, by what a plan depends on besides; filled by ``vecdb.engine.search``.
     """
 
     seq: int
     segments: tuple[SegmentView, ...]
     memtables: tuple[MemtableView, ...]
+    plans: dict[Hashable, tuple[Sequence[PartView], Sequence[PlannedPart]]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @property
     def parts(self) -> tuple[PartView, ...]:

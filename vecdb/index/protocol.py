@@ -17,7 +17,8 @@ EnsureRows: TypeAlias = Callable[[I64Array], None]
 """Verifies the stored vectors of the given slots (ascending, unique) before they are read; raises Corruption."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
 class IndexAnswer:
     """What a search found, and what it cost.
 

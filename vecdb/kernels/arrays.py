@@ -339,7 +339,8 @@ class Candidates:
     hops: int
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
 class Answers:
     """The nearest rows by exact distance, and what finding them cost: ``Candidates``, ranked."""
 

@@ -27,6 +27,10 @@ SCANNED_BYTES_MAX = 32 * 2**20
 """A search at once reads no more vectors and codes than this, one after the other: a few milliseconds."""
 
 
+# Names of members are looked up by code of the enumeration.
+_EXACT, _SCAN = Strategy.EXACT, Strategy.SCAN
+
+
 class SearchablePart(Protocol):
     """The vectors of one field in one segment or memtable."""
 
@@ -104,14 +108,17 @@ class PlannedPart:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as each search makes one: that would take four times as long.
+@dataclass(slots=True)
 class Ranked:
     """Merged rankings of nq queries.
 
     Attributes
     ----------
-    parts, rows
-        (nq, k) int32 and int64: where each hit is; -1 behind the last hit.
+    parts
+        (nq, k) int32: the part of each hit; -1 behind the last hit. Or the one part that all hits are of.
+    rows
+        (nq, k) int64: the row of each hit; -1 behind the last hit.
     distances
         (nq, k) float32, internal distances; +inf behind the last hit.
     strategy
@@ -120,7 +127,7 @@ class Ranked:
         Rankings of a part that a graph left short and a scan completed.
     """
 
-    parts: I32Array
+    parts: I32Array | int
     rows: I64Array
     distances: F32Array
     strategy: str
@@ -203,16 +210,19 @@ def search_parts(planned: Sequence[PlannedPart], queries: F32Array, k: int, kern
     kernels
         What merges the rankings of the parts.
     """
-    answers: list[tuple[IndexAnswer, int]] = []
-    for each in planned:
-        answers.append(search_part(each, queries, k))  # noqa: PERF401 - a comprehension is a call
-    return merge_answers(planned, answers, queries.shape[0], k, kernels)
+    if len(planned) == 1:
+        [only] = planned
+        answer, short = search_part(only, queries, k)
+        return _ranked(only, answer, short)
+    return merge_answers(planned, [search_part(each, queries, k) for each in planned], queries.shape[0], k, kernels)
 
 
 def merge_answers(
     planned: Sequence[PlannedPart], answers: Sequence[tuple[IndexAnswer, int]], nq: int, k: int, kernels: Kernels
 ) -> Ranked:
     """The k nearest rows of what ``search_part`` found in each part."""
+    if len(planned) == 1:
+        return _ranked(planned[0], *answers[0])
     found: list[TopK] = []
     used: set[str] = set()
     fallbacks = 0
@@ -227,10 +237,21 @@ def merge_answers(
     return Ranked(parts, rows, distances, strategy, recall_expected(planned), fallbacks)
 
 
+def _ranked(planned: PlannedPart, answer: IndexAnswer, short: int) -> Ranked:
+    """The ranking of the only part there is."""
+    topk = answer.topk
+    vectors = planned.part.vectors
+    rows = topk.slots.astype(np.int64)
+    if vectors.slot_rows is not None:
+        rows = vectors.rows_of(rows)
+    strategy = planned.plan.strategy.value
+    if short:
+        strategy = "+".join(sorted({strategy, Strategy.SCAN.value}))
+    return Ranked(planned.number, rows, topk.distances, strategy, planned.plan.recall_estimate, short)
+
+
 def recall_expected(planned: Sequence[PlannedPart]) -> float:
     """Mean recall expected over all parts, each by its number of allowed rows; 1.0 where there is nothing to find."""
-    if len(planned) == 1:
-        return planned[0].plan.recall_estimate
     weight = 0
     weighted = 0.0
     for each in planned:
@@ -243,10 +264,10 @@ def search_part(planned: PlannedPart, queries: F32Array, k: int) -> tuple[IndexA
     """The answer of one part, and how many queries the graph left short and a scan completed."""
     part, plan, allowed = planned.part, planned.plan, planned.allowed
     ensure = None if part.verified else part.ensure
-    if plan.strategy is Strategy.EXACT:
+    if plan.strategy is _EXACT:
         part.ensure(None if allowed is None else allowed.rows())
         return part.exact.search(queries, k, allowed=allowed), 0
-    if plan.strategy is Strategy.SCAN:
+    if plan.strategy is _SCAN:
         return part.scan.search(queries, k, allowed=allowed, ensure=ensure), 0
     answer = part.graph.search(queries, k, beam=plan.beam, allowed=allowed, ensure=ensure)
     wanted = min(k, planned.count)
@@ -273,18 +294,13 @@ def _merged(
     """Parts, rows and distances, each (nq, k), of the nearest."""
     if not answers:
         return np.full((nq, k), -1, np.int32), np.full((nq, k), -1, np.int64), np.full((nq, k), np.inf, np.float32)
-    if len(answers) == 1:
-        slots, distances = answers[0].slots, answers[0].distances
-        parts = np.where(slots < 0, np.int32(-1), np.int32(planned[0].number))
-    else:
-        merged = kernels.merge(answers)
-        slots, distances = merged.slots, merged.distances
-        # The last entry is for -1.
-        parts = np.array([*(each.number for each in planned), -1], np.int32)[merged.sources]
-    rows = slots.astype(np.int64)
+    merged = kernels.merge(answers)
+    # The last entry is for -1.
+    parts = np.array([*(each.number for each in planned), -1], np.int32)[merged.sources]
+    rows = merged.slots.astype(np.int64)
     for each in planned:
         vectors = each.part.vectors
         if vectors.slot_rows is not None:
             of = parts == each.number
             rows[of] = vectors.rows_of(rows[of])
-    return parts, rows, distances
+    return parts, rows, merged.distances

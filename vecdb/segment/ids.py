@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vecdb.errors import Corruption
-from vecdb.types import I64Array, PointId, U8Array, U32Array, U64Array
+from vecdb.types import AnyArray, I64Array, PointId, U8Array, U32Array, U64Array
 
 HASH_KEY_BYTES = 16
 _INTEGER, _STRING = b"\0", b"\1"
+_INTEGER_BYTES = 9
+_INTEGER_KEY = np.dtype([("kind", np.uint8), ("value", ">u8")])
 
 
 def key_of(point_id: PointId) -> bytes:
@@ -27,13 +29,14 @@ def key_of(point_id: PointId) -> bytes:
 
 def id_of(key: bytes) -> PointId:
     """The id that ``key`` encodes; raises Corruption for bytes that encode none."""
-    if key[:1] == _INTEGER and len(key) == 9:
-        return int.from_bytes(key[1:], "big")
-    if key[:1] == _STRING:
+    kind = key[:1]
+    if kind == _STRING:
         try:
             return key[1:].decode()
         except UnicodeDecodeError:
             pass
+    elif kind == _INTEGER and len(key) == _INTEGER_BYTES:
+        return int.from_bytes(key[1:], "big")
     raise Corruption(f"{key[:20]!r} does not encode an id", field="ids", value=key[:20].hex())
 
 
@@ -68,11 +71,38 @@ class Packed:
 class PackedKeys(Packed):
     """The key of each row, and the id that it encodes."""
 
-    __slots__ = ()
+    __slots__ = ("_integers",)
+
+    def __init__(self, offsets: U64Array, data: U8Array) -> None:
+        super().__init__(offsets, data)
+        self._integers = _integers(offsets, data)
 
     def id_at(self, row: int) -> PointId:
         """The id of a row; raises Corruption where the bytes encode none."""
+        if self._integers is not None:
+            value: int = self._integers.item(row)
+            return value
         return id_of(self[row])
+
+    def ids_at(self, rows: I64Array) -> list[PointId]:
+        """The ids of (n,) rows, in their order; raises as ``id_at``."""
+        if self._integers is not None:
+            values: list[PointId] = self._integers[rows].tolist()
+            return values
+        data, offsets = self._data, self._offsets
+        return [id_of(data[offsets[row] : offsets[row + 1]].tobytes()) for row in rows.tolist()]
+
+
+def _integers(offsets: U64Array, data: U8Array) -> AnyArray | None:
+    """The ids of all rows, (n,) big-endian uint64 in place; ``None`` where they are not all integers."""
+    n = offsets.shape[0] - 1
+    if data.shape != (n * _INTEGER_BYTES,) or not data.flags.c_contiguous:
+        return None
+    keys = data.view(_INTEGER_KEY)
+    if keys["kind"].any() or not np.array_equal(offsets, np.arange(n + 1, dtype=np.uint64) * _INTEGER_BYTES):
+        return None
+    integers: AnyArray = keys["value"]
+    return integers
 
 
 def find_keys(

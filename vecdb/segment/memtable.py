@@ -284,6 +284,11 @@ class MemtableView:
         """The id of a row."""
         return self.memtable.ids[row]
 
+    def ids_at(self, rows: I64Array) -> list[PointId]:
+        """The ids of (n,) rows, in their order."""
+        ids = self.memtable.ids
+        return [ids[row] for row in rows.tolist()]
+
     def with_live(self, live: LiveRows) -> MemtableView:
         """The same rows with another set of live ones."""
         return MemtableView(self.memtable, self.rows, live, self.fields)

@@ -21,7 +21,7 @@ import numpy as np
 
 from vecdb.api import Database
 from vecdb.errors import InvalidArgument
-from vecdb.norms import is_ordinary
+from vecdb.norms import ordinary_length
 from vecdb.requests import SearchRequest
 from vecdb.results import Hits
 from vecdb.service.costs import HELD_S_OUTRAGEOUS, SearchCosts
@@ -104,7 +104,7 @@ class SearchGroups:
         """
         loop = asyncio.get_running_loop()
         search = decode_search(message)
-        alone = not is_ordinary(search.queries)
+        alone = not ordinary_length(search.queries)
         waiting = _Waiting(message, search, encode, loop.create_future(), deadline, alone)
         kind = waiting.kind()
         if not self._waiting:

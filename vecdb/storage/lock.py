@@ -93,7 +93,8 @@ class DirectoryLock:
         FailedPrecondition
             It was released, or this is a forked child of the process that holds it.
         """
-        require_own_process(self._directory.path, self.holder.pid)
+        if os.getpid() != self.holder.pid:
+            require_own_process(self._directory.path, self.holder.pid)
         if self._fd < 0:
             raise FailedPrecondition(f"{self._directory.path} is closed", field=str(self._directory.path))
 

@@ -69,7 +69,7 @@ def decode_hits(message: vecdb_pb2.Ranking, *, with_payloads: bool, with_vectors
     """The ranking of a message; the flags are those of the search."""
     ids = decode_ids(message.ids)
     return Hits(
-        ids,
+        list(ids),
         decode_floats(message.scores),
         decode_floats(message.distances),
         complete=message.complete,

@@ -34,7 +34,7 @@ K_WALKED_MIN = 10
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "breadth", "graph")
+    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "breadth", "graph", "rows")
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class HnswIndex:
         self._codes = codes
         self._vectors = vectors
         self._reach = codes.reach()
+        self.rows = codes.rows
+        """Number of slots."""
         originals = Originals(vectors, codes.centre, codes.step, codes.metric, self._reach)
         self._bound = kernels.bind_graph(codes.codes, graph, originals)
 
@@ -98,11 +100,6 @@ class HnswIndex:
         return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors, breadth)
 
     @property
-    def rows(self) -> int:
-        """Number of slots."""
-        return self._codes.rows
-
-    @property
     def derived_bytes(self) -> int:
         """Bytes of what was computed when the graph was opened, and is in no file."""
         upper = self.graph.upper
@@ -138,14 +135,18 @@ class HnswIndex:
         self, queries: F32Array, k: int, beam: Beam, allowed: Bitmap | None, ensure: EnsureRows | None
     ) -> IndexAnswer:
         """The answer for so many results that the distance of the last is no chance."""
-        ef = max(1, min(max(beam.ef, k), self.rows))
+        ef = max(beam.ef, k)
+        if ef > self.rows:
+            ef = max(1, self.rows)
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
+        if beam.ef != ef:
+            beam = Beam(ef, beam.slack)
         if allowed is None and ensure is None:
-            answer = self._bound.answer(queries, Beam(ef, beam.slack), k, count)
+            answer = self._bound.answer(queries, beam, k, count)
             found = answer.fewest
             return IndexAnswer(answer.topk, min(k, found), answer.distance_computations, answer.hops, found)
         asked = self._codes.quantise(self._kernels, queries, self._reach)
-        walked = self._bound.search(asked, Beam(ef, beam.slack), k, count, None if allowed is None else allowed.words)
+        walked = self._bound.search(asked, beam, k, count, None if allowed is None else allowed.words)
         ensure_slots(walked.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, walked.slots, self._codes.metric, k)
         return IndexAnswer(topk, min(k, walked.fewest), walked.distance_computations, walked.hops, walked.fewest)

@@ -53,6 +53,7 @@ _SEARCHING = {
     "rerank": scan_kernels.rerank,
     "merge": scan_kernels.merge,
 }
+_I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 _NO_WORDS = np.zeros(0, np.uint64)
 _NO_WORDS.flags.writeable = False
 
@@ -60,9 +61,12 @@ _NO_WORDS.flags.writeable = False
 def _view(array: Any, dtype: Any) -> AnyArray:
     """A read-only view in C order; a copy only where the array is of another type or order."""
     flags = array.flags
-    if flags.c_contiguous and not flags.writeable and array.dtype == dtype:
+    if not flags.c_contiguous or array.dtype != dtype:
+        view = np.ascontiguousarray(array, dtype).view()
+    elif flags.writeable:
+        view = array.view()
+    else:
         return array  # type: ignore[no-any-return]
-    view = np.ascontiguousarray(array, dtype).view()
     view.flags.writeable = False
     return view
 
@@ -286,7 +290,7 @@ class CpuKernels:
 class CpuGraph:
     """A graph over codes, as ``BoundGraph``: its arrays as the kernels take them."""
 
-    __slots__ = ("_arrays", "_frame", "_framed", "_nibbles", "_originals", "_rows", "_stride")
+    __slots__ = ("_arrays", "_dim", "_frame", "_framed", "_nibbles", "_originals", "_rows", "_stride")
 
     def __init__(self, codes: Codes, graph: Graph, originals: Originals) -> None:
         self._rows, self._stride = codes.table.shape
@@ -305,6 +309,7 @@ class CpuGraph:
             np.int64,
         )
         self._frame.flags.writeable = False
+        self._dim = centre.shape[0]
         self._originals = (
             np.float32(originals.step),
             originals.reach if originals.metric is Metric.DOT else -1.0,
@@ -338,12 +343,12 @@ class CpuGraph:
 
     def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
         """As ``BoundGraph.answer``."""
-        queries = _view(queries, np.float32)
-        nq = queries.shape[0]
-        assert queries.shape[1] == self._framed[-1].shape[0], (queries.shape, self._framed[-1].shape)
+        queries = _view(queries, _F32)
+        nq, dim = queries.shape
+        assert dim == self._dim, (dim, self._dim)
         if self._rows == 0:
             return Answers(TopK(np.full((nq, k), -1, np.int32), np.full((nq, k), np.inf, np.float32)), 0, 0, 0)
-        slots, distances = np.empty((nq, k), np.int32), np.empty((nq, k), np.float32)
+        slots, distances = np.empty((nq, k), _I32), np.empty((nq, k), _F32)
         fewest, scored, hops = lockstep_kernels.answer_graph(
             self._frame, queries, *self._originals, beam.ef, beam.slack, count, slots, distances
         )
