@@ -96,7 +96,7 @@ def vector(hit: Any) -> list[float]:
     return [float(each) for each in hit.vectors[""]]
 
 
-BUDGETED = replace(SMALL, memtable_size_bytes=MIB, memory_budget_bytes=12 * MIB)
+BUDGETED = replace(SMALL, memtable_size_bytes=MIB, memory_budget_bytes=12 * MIB, recall_checked_share=0.0)
 
 
 @pytest.fixture
