@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from tests.compat.make_golden import DATABASE, EXPECTED, GOLDEN, OPTIONS, Stored, archive, decode, encode, expected
 from tests.crash.observe import ranking_differences, same_vectors
 from tests.trust import Trust
+from tests.walking import WALKS
 from vecdb.api import Collection
 from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
@@ -57,7 +59,7 @@ def check(trust: Trust, collection: Collection, points: dict[PointId, Stored]) -
 def test_a_released_database_opens_and_holds_what_its_model_says(packed: Path, tmp_path: Path, trust: Trust) -> None:
     path, collections = unpacked(packed, tmp_path)
     for session in range(3):
-        with EmbeddedDatabase.open(path, options=OPTIONS) as database:
+        with EmbeddedDatabase.open(path, options=replace(OPTIONS, search_costs=WALKS)) as database:
             assert set(database.collections()) == collections.keys()
             for name, held in collections.items():
                 collection = database.collection(name)

@@ -90,9 +90,6 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
             found = kernels.scan_codes(codes.codes, asked, k, words)
             yield f"codes/{name}/{k}", found.slots
             yield f"codes/{name}/{k}/scored", np.array([found.fewest, found.distance_computations])
-            sifted = kernels.scan_codes(codes.codes, asked, k, words, sketches)
-            yield f"sketched/{name}/{k}", sifted.slots
-            yield f"sketched/{name}/{k}/scored", np.array([sifted.fewest, sifted.distance_computations])
         for ef, slack in ((1, 0), (8, 0), (40, 0), (8, 65_600), (40, 72_000), (500, 80_000)):
             walked = bound.search(asked, Beam(ef, slack), 3, min(ef, 10), words)
             yield f"graph/{name}/{ef}/{slack}", walked.slots

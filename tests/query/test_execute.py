@@ -23,7 +23,7 @@ class Part:
     vectors: FieldVectors
     kernels: object
     has_codes = has_open_codes = False
-    has_graph = has_open_graph = has_sketches = False
+    has_graph = has_open_graph = False
     verified = True
 
     @property

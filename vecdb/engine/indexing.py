@@ -66,9 +66,15 @@ def build_graph(
         raise Cancelled("the graph is not needed any more", field=declared.name)
     graph = builder.arrays()
     calibration = Calibration(kernels, field.codes, field.vectors.vectors, graph, params, ensure=field.ensure)
-    if not calibration.run(cancelled):
-        raise Cancelled("the graph is not needed any more", field=declared.name)
-    return writer.write(Role.GRAPH, {**graph, **calibration.arrays()}, declared.name)
+    try:
+        if not calibration.run(cancelled):
+            raise Cancelled("the graph is not needed any more", field=declared.name)
+        curves = calibration.arrays()
+    except Corruption as error:
+        # The graph comes from codes alone; whoever needs the damaged vectors is told by its own search.
+        logging.getLogger(__name__).warning("graph_not_calibrated field=%s error=%s", declared.name, error)
+        curves = {}
+    return writer.write(Role.GRAPH, {**graph, **curves}, declared.name)
 
 
 class Indexer:

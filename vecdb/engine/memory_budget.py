@@ -156,14 +156,19 @@ class MemoryBudget:
         """Give memory back if more is taken than the budget allows; microseconds where it is not."""
         if self.budget_bytes is None or self._pages_fd < 0:
             return
-        if self._built:
-            self._count()
-        if self._taken_bytes() > self.budget_bytes and self._releasing.acquire(blocking=False):
-            # Somebody else who is at it does it for all.
-            try:
-                self._release(self.budget_bytes)
-            finally:
-                self._releasing.release()
+        try:
+            if self._built:
+                self._count()
+            if self._taken_bytes() > self.budget_bytes and self._releasing.acquire(blocking=False):
+                # Somebody else who is at it does it for all.
+                try:
+                    self._release(self.budget_bytes)
+                finally:
+                    self._releasing.release()
+        except OSError as error:
+            # No answer fails for it; hits are also read when the database is being closed.
+            if not self._closed.is_set():
+                self._tell(error)
 
     @property
     def room(self) -> Room | None:
@@ -255,8 +260,8 @@ class MemoryBudget:
 
     def _release(self, budget_bytes: int) -> None:
         """Give memory back, in the order in which it is missed least, until enough is left."""
-        if time.monotonic() - self._measured_s > _MEASURED_FOR_S:
-            self._measure()
+        # What was mapped since may be none of ours.
+        self._measure()
         before_bytes = self._taken_bytes()
         if before_bytes <= budget_bytes:
             return

@@ -143,10 +143,11 @@ class RecallCheck:
         state.events.count("recall_checks")
 
     def _nearest(self, planned: PlannedPart, queries: F32Array, k: int) -> F32Array:
-        """Distances of the nearest allowed rows of a part, (k,) float32, by a scan."""
+        """Distances of the nearest allowed rows of a part, (k,) float32, by their vectors."""
         part = planned.part
-        index = part.exact if planned.plan.strategy is Strategy.EXACT else part.scan
-        steps = scan_in_steps(self._state.kernels, index, queries, k, planned.allowed, part.ensure)
+        # Not by codes: what they cannot tell apart is what a search may miss.
+        part.ensure(None if planned.allowed is None else planned.allowed.rows())
+        steps = scan_in_steps(self._state.kernels, part.exact, queries, k, planned.allowed)
         while True:
             try:
                 next(steps)

@@ -91,12 +91,6 @@ COARSE_STRIDE_MIN = 256
 SKETCH_MARGIN = 12
 """Standard errors, in sixteenths, that a sketched distance is lowered by before a row is given up on its account."""
 
-SCAN_MARGIN = 36
-"""The same for a scan, whose answers are held to be all but exact: a multiple of ``SKETCH_MARGIN``."""
-
-SCAN_BLOCK_ROWS = 64
-"""A scan by sketch decides which codes to read for this many rows at a time."""
-
 
 def sketch_bytes(stride: int) -> int:
     """Bytes of the sketch of a code row of ``stride`` bytes: a bit for each, two int32, rounded up to a cache line."""

@@ -119,13 +119,8 @@ class Kernels(Protocol):
         queries: QueryCodes,
         count: int,
         allowed: U64Array | None = None,
-        sketches: U8Array | None = None,
     ) -> Candidates:
-        """Nearest rows by integer distance over the allowed rows; ties by row.
-
-        Where ``sketches`` are given, the codes of a row are not read if its sketch, with ``SCAN_MARGIN``, says that it
-        is farther than ``count`` others; rows are decided on ``SCAN_BLOCK_ROWS`` at a time.
-        """
+        """Nearest rows by integer distance over the allowed rows; ties by row."""
         ...
 
     def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> BoundGraph:

@@ -15,9 +15,6 @@ from vecdb.kernels.arrays import (
     NEARNESS_BLURS,
     OFFSET_MAX,
     RATIO_BITS,
-    SCAN_BLOCK_ROWS,
-    SCAN_MARGIN,
-    SKETCH_MARGIN,
     UNIT_MIN,
     Answers,
     Beam,
@@ -142,7 +139,6 @@ class ReferenceKernels:
         queries: QueryCodes,
         count: int,
         allowed: U64Array | None = None,
-        sketches: U8Array | None = None,
     ) -> Candidates:
         """As ``Kernels.scan_codes``."""
         rows = np.flatnonzero(bools(allowed, codes.table.shape[0]))
@@ -150,9 +146,8 @@ class ReferenceKernels:
         slots = np.full((nq, count), -1, np.int32)
         for number in range(nq):
             query, ratio = queries.values[number], int(queries.ratios[number])
-            scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=sketches)
-            scanned = rows if sketches is None else _not_given_up(scorer, rows, count)
-            nearest = scanned[np.lexsort((scanned, scorer.distances(scanned)))][:count]
+            scorer = Scorer(codes.table, codes.norms, query, ratio)
+            nearest = rows[np.lexsort((rows, scorer.distances(rows)))][:count]
             slots[number, : nearest.shape[0]] = nearest
         return Candidates(slots, min(count, rows.shape[0]), int(rows.shape[0]) * nq, 0)
 
@@ -309,18 +304,6 @@ class _BoundGraph:
         found = self.search(asked, beam, k, count)
         topk = kernels.rerank(of.vectors, queries, found.slots, of.metric, k)
         return Answers(topk, found.fewest, found.distance_computations, found.hops)
-
-
-def _not_given_up(scorer: Scorer, rows: AnyArray, count: int) -> AnyArray:
-    """The rows whose codes a scan reads that gives up rows by their sketches, farther than ``count`` others before."""
-    read = rows[:0]
-    for at in range(0, rows.shape[0], SCAN_BLOCK_ROWS):
-        block = rows[at : at + SCAN_BLOCK_ROWS]
-        if read.shape[0] >= count and scorer.sketches is not None:
-            worst = int(np.partition(scorer.distances(read), count - 1)[count - 1])
-            block = scorer.promising(block, worst, SCAN_MARGIN // SKETCH_MARGIN)
-        read = np.concatenate([read, block])
-    return read
 
 
 def _levels(moved: AnyArray, unit: np.float32) -> I32Array:

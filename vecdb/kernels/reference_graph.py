@@ -66,14 +66,14 @@ class Scorer:
         dots: I64Array = step * (nibbles @ self.query) - (15 * step * int(self.query.sum()) >> 1)
         return self._terms(rows) - dots
 
-    def promising(self, rows: AnyArray, worst: int, wider: int = 1) -> AnyArray:
-        """Those of ``rows`` whose sketch, with ``wider`` times the usual margin, may be nearer than ``worst``."""
+    def promising(self, rows: AnyArray, worst: int) -> AnyArray:
+        """Those of ``rows`` whose sketch may be nearer than ``worst``."""
         assert self.sketches is not None
         bits = np.unpackbits(self.sketches[rows], axis=1, bitorder="little")[:, : self.query.shape[0]]
         fields = self.sketches[rows].view(np.int32).astype(np.int64)
         sums = bits.astype(np.int64) @ self.query
         near = ((2 * sums - self.query.sum()) * fields[:, -2]) >> 8
-        near += (fields[:, -1] * self.length * wider * SKETCH_MARGIN) >> 8
+        near += (fields[:, -1] * self.length * SKETCH_MARGIN) >> 8
         kept: AnyArray = rows[self._terms(rows) - near <= worst]
         return kept
 

@@ -32,7 +32,7 @@ _EF = 64
 _ROWS_MAX = 8192
 _TABLE_BYTES_MAX = 4 * 2**20
 _ROUNDS = 3
-_NEEDED = ("scan_codes", "scan_sketched", "search_graph", "search_graph_allowed")
+_NEEDED = ("scan_codes", "search_graph", "search_graph_allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def measured(kernels: Kernels, stride: int) -> SearchCosts:
     everything, few = _allowed(rows, 1), _allowed(rows, _DEGREE)
     scanned = _allowed(rows, 2)
 
-    row_ns = _least_ns(lambda: kernels.scan_codes(codes, queries, _EF, scanned, sketches)) / (rows / 2)
+    row_ns = _least_ns(lambda: kernels.scan_codes(codes, queries, _EF, scanned)) / (rows / 2)
     walk = bound.search(queries, Beam(_EF), 1, 1, everything)
     walk_ns = _least_ns(lambda: bound.search(queries, Beam(_EF), 1, 1, everything))
     hop_ns = max(walk_ns - walk.distance_computations * row_ns, 0.0) / walk.hops

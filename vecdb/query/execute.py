@@ -70,10 +70,6 @@ class SearchablePart(Protocol):
         """Whether ``graph`` opens no file."""
 
     @property
-    def has_sketches(self) -> bool:
-        """Whether ``scan`` reads sketches before codes."""
-
-    @property
     def verified(self) -> bool:
         """Whether none of the vectors is left to verify."""
 
@@ -189,8 +185,7 @@ def is_at_hand(planned: Sequence[PlannedPart], queries: F32Array, kernels: Kerne
                 ready = kernels.is_ready("scan_topk")
                 scanned_bytes += 4 * each.count * queries.size
             case Strategy.SCAN:
-                scanning = "scan_sketched" if part.has_sketches else "scan_codes"
-                ready = part.has_open_codes and kernels.is_ready("quantise", scanning, "rerank")
+                ready = part.has_open_codes and kernels.is_ready("quantise", "scan_codes", "rerank")
                 scanned_bytes += each.count * queries.size
             case _:
                 walking = ("answer_graph",) if each.allowed is None else ("quantise", "search_graph_allowed", "rerank")

@@ -21,6 +21,9 @@ from vecdb.query.predicate import PayloadColumns, matches
 BITMAPS_BYTES_MAX = 16 * 2**20
 """Bitmaps remembered for each part, least recently used out first."""
 
+FILTERS_MAX = 256
+"""Filters remembered for each part: each also keeps its values, up to some hundred kilobytes."""
+
 ENTRY_BYTES = 512
 """Counted for a remembered filter beside its words."""
 
@@ -49,6 +52,7 @@ class PartMatcher:
         self._columns = PayloadColumns(payloads)
         self._bitmaps: OrderedDict[tuple[Filter, int], tuple[Bitmap, float]] = OrderedDict()
         """Each with when it was last used."""
+        self._taken_bytes = 0
         self._lock = threading.Lock()
 
     def matching(self, where: Filter, rows: int) -> Bitmap:
@@ -61,11 +65,12 @@ class PartMatcher:
                 return known[0]
         found = Bitmap.from_bools(matches(where, self._columns.columns(where.paths(), rows), rows))
         with self._lock:
+            if key not in self._bitmaps:
+                self._taken_bytes += _size_bytes(found)
             self._remember(key, found)
-            taken = sum(_size_bytes(bitmap) for bitmap, _ in self._bitmaps.values())
-            while taken > BITMAPS_BYTES_MAX:
+            while self._taken_bytes > BITMAPS_BYTES_MAX or len(self._bitmaps) > FILTERS_MAX:
                 _, (oldest, _) = self._bitmaps.popitem(last=False)
-                taken -= _size_bytes(oldest)
+                self._taken_bytes -= _size_bytes(oldest)
         return found
 
     def _remember(self, key: tuple[Filter, int], bitmap: Bitmap) -> None:
@@ -84,7 +89,9 @@ class PartMatcher:
 
     def _forget(self, key: tuple[Filter, int]) -> None:
         with self._lock:
-            self._bitmaps.pop(key, None)
+            known = self._bitmaps.pop(key, None)
+            if known is not None:
+                self._taken_bytes -= _size_bytes(known[0])
 
 
 class Matchers:
@@ -92,6 +99,7 @@ class Matchers:
 
     def __init__(self) -> None:
         self._of_part: WeakKeyDictionary[object, PartMatcher] = WeakKeyDictionary()
+        self._taken_bytes = 0
         self._lock = threading.Lock()
 
     def matching(self, part: object, payloads: Sequence[bytes], where: Filter, rows: int) -> Bitmap:

@@ -22,6 +22,9 @@ SCAN_RECALL = 0.999
 GRAPH_ROWS_MIN = 10_000
 """With fewer allowed rows a scan of their codes costs less than a walk; a part with fewer rows gets no graph."""
 
+RECALL_SHORT_MAX = 0.03
+"""A walk that is known to miss the recall that is asked for by more than this gives way to a scan."""
+
 _HOPS_PER_EF = 0.85
 _ROWS_PER_HOP = 30
 _DETOURS_MAX = 30
@@ -136,6 +139,9 @@ def plan_part(
     else:
         beam = Beam(max(ef, k))
     calibrated = facts.breadth.recall_of(beam, k, share).recall
+    if ef is None and calibrated < recall - RECALL_SHORT_MAX:
+        # No walk of this graph has what is asked for: codes do not tell its rows apart.
+        return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
     estimate = max(0.0, 1.0 - (1.0 - calibrated) * correction.measured)
     return PartPlan(Strategy.GRAPH, beam, min(estimate, SCAN_RECALL), calibrated)
 

@@ -314,7 +314,7 @@ class MemtableField:
     __slots__ = ("_kernels", "_metric", "slots", "vectors")
     verified = True
     has_codes = has_open_codes = False
-    has_graph = has_open_graph = has_sketches = False
+    has_graph = has_open_graph = False
     breadth = DEFAULT_BREADTH
 
     def __init__(self, view: MemtableView, declared: VectorField, kernels: Kernels) -> None:

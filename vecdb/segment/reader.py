@@ -27,7 +27,7 @@ from vecdb.segment.vectors import FieldVectors
 from vecdb.segment.windows import windowed
 from vecdb.storage.array_file import ArrayFile
 from vecdb.storage.directory import MmapDirectory
-from vecdb.types import AnyArray, F32Array, I64Array, Metric, U8Array, U32Array, U64Array
+from vecdb.types import AnyArray, F32Array, I64Array, Metric, U32Array, U64Array
 
 _WHOLE = frozenset({Role.IDS, Role.SEQS, Role.CODES, Role.GRAPH, Role.JOURNAL})
 
@@ -338,11 +338,6 @@ class SegmentField:
         return self._graph is not None
 
     @property
-    def has_sketches(self) -> bool:
-        """Whether there are sketches of the codes: an open graph has made them."""
-        return self._sketches() is not None
-
-    @property
     def exact(self) -> FlatIndex:
         """Exact search over float32; the caller verifies by ``ensure`` first."""
         self._settle()
@@ -352,12 +347,7 @@ class SegmentField:
     def scan(self) -> CodedFlatIndex:
         """A scan of the codes with a float32 rerank."""
         self._settle()
-        return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors, self._sketches())
-
-    def _sketches(self) -> U8Array | None:
-        """Those of an open graph, if it has any."""
-        graph = self._graph
-        return None if graph is None or graph.graph.sketches.shape[0] == 0 else graph.graph.sketches
+        return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors)
 
     @property
     def graph(self) -> HnswIndex:

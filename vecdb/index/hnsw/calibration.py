@@ -16,7 +16,7 @@ import numpy as np
 
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
-from vecdb.index.flat import CodedFlatIndex
+from vecdb.index.flat import FlatIndex
 from vecdb.index.hnsw.curves import SLACK_ONE, RecallCurve, RecallCurves, RecallPoint, walk_room
 from vecdb.index.hnsw.index import K_WALKED_MIN, HnswIndex
 from vecdb.index.hnsw.levels import insertion_order, row_hashes
@@ -135,7 +135,8 @@ class Calibration:
         links = yield from _without(self._graph["links"], sample)
         index = HnswIndex.from_arrays(self._kernels, {**self._graph, "links": links}, self._codes, self._vectors)
         if self._ensure is not None:
-            self._ensure(sample)
+            # What is right is told by vectors: codes may not tell rows apart.
+            self._ensure(np.arange(rows))
         yield
         left = np.ones(rows, np.bool_)
         left[sample] = False
@@ -209,7 +210,7 @@ class Calibration:
 
     def _right(self, queries: F32Array, k: int, allowed: Bitmap) -> Generator[None, None, F32Array]:
         """Distances of the k nearest rows that are allowed, (nq, k) float32."""
-        exact = CodedFlatIndex(self._kernels, self._codes, self._vectors)
+        exact = FlatIndex(self._kernels, self._vectors, self._codes.metric)
         size = max(1, CALL_ROWS // self._codes.rows)
         parts: list[F32Array] = []
         for at in range(0, queries.shape[0], size):

@@ -36,7 +36,6 @@ from vecdb.kernels.cpu import links as link_kernels
 from vecdb.kernels.cpu import lockstep as lockstep_kernels
 from vecdb.kernels.cpu import quantise as code_kernels
 from vecdb.kernels.cpu import scan as scan_kernels
-from vecdb.kernels.cpu import sketched as sketch_kernels
 from vecdb.kernels.cpu.target import TARGET
 from vecdb.kernels.protocol import Progress, WarmedKernel
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
@@ -45,7 +44,6 @@ _METRICS = {Metric.L2: scan_kernels.L2, Metric.DOT: scan_kernels.DOT, Metric.COS
 _SEARCHING = {
     "scan_topk": scan_kernels.scan_topk,
     "scan_codes": code_kernels.scan_codes,
-    "scan_sketched": sketch_kernels.scan_sketched,
     "quantise": code_kernels.quantise,
     "search_graph": graph_kernels.search_graph,
     "search_graph_allowed": filtered_kernels.search_graph_allowed,
@@ -151,7 +149,6 @@ class CpuKernels:
         queries: QueryCodes,
         count: int,
         allowed: U64Array | None = None,
-        sketches: U8Array | None = None,
     ) -> Candidates:
         """As ``Kernels.scan_codes``."""
         assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
@@ -164,11 +161,7 @@ class CpuKernels:
             slots,
         )
         table, norms = _view(codes.table, np.uint8), _view(codes.norms, np.int32)
-        if sketches is None:
-            scored = code_kernels.scan_codes(table, norms, *asked)
-        else:
-            assert sketches.shape[0] == table.shape[0], (sketches.shape, table.shape)
-            scored = sketch_kernels.scan_sketched(table, norms, *_sketches(sketches), *asked)
+        scored = code_kernels.scan_codes(table, norms, *asked)
         slots.flags.writeable = False
         # Every allowed row is scored once for each query.
         fewest = min(count, scored // max(1, queries.values.shape[0]))
@@ -264,7 +257,6 @@ class CpuKernels:
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
             ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
-            ("scan_sketched", sketch_kernels.scan_sketched, lambda: self.scan_codes(codes, queries, 1, None, sketches)),
             ("search_graph", graph_kernels.search_graph, lambda: bound.search(queries, Beam(2), 1, 1)),
             (
                 "search_graph_allowed",
