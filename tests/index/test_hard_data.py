@@ -22,8 +22,7 @@ def graph_of(vectors, metric):
 def check_found(vectors, queries, metric, share):
     """The graph is sound and finds a share of what its codes tell; a scan finds all.
 
-    Equal rows may stand for each other. Where a byte does not tell rows apart, a walk can do no more than guess which of
-    them are nearest.
+    Equal rows may stand for each other. Where a byte does not tell rows apart, a walk can do no more than guess.
     """
     graph, codes = graph_of(vectors, metric)
     assert graph.check() == []
