@@ -61,3 +61,17 @@ def test_one_bitmap_larger_than_all_room_is_given_but_not_kept(evaluated, monkey
     for _ in range(2):
         assert matchers.matching(part, PAYLOADS, Field("n") < 2, ROWS).count() == 2
     assert len(evaluated) == 2
+
+
+def test_no_more_filters_are_kept_than_the_limit_and_what_is_forgotten_makes_room(evaluated, monkeypatch):
+    monkeypatch.setattr(matching, "FILTERS_MAX", 3)
+    matchers, part = Matchers(), Part()
+    for n in range(10):
+        matchers.matching(part, PAYLOADS, Field("n") == n, ROWS)
+    kept = [each for each in matchers.remembered() if each.size_bytes == ONE]
+    assert len(kept) == 3
+    kept[0].drop()
+    kept[0].drop()
+    monkeypatch.setattr(matching, "BITMAPS_BYTES_MAX", 3 * ONE)
+    matchers.matching(part, PAYLOADS, Field("n") == 20, ROWS)
+    assert sum(each.size_bytes == ONE for each in matchers.remembered()) == 3
