@@ -78,8 +78,8 @@ def test_numba_is_left_as_it_was():
 def test_importing_kernels_compiles_nothing(tmp_path):
     code = """
 import vecdb.kernels.cpu as cpu
-from vecdb.kernels.cpu import graph, links, quantise, scan
-kernels = [links.propose_links, links.accept_links, links.connect, graph.search_graph, scan.scan_topk, quantise.encode]
+from vecdb.kernels.cpu import links, lockstep, quantise, scan
+kernels = [links.propose_links, links.accept_links, links.connect, lockstep.answer_graph, scan.scan_topk]
 assert not any(kernel.signatures for kernel in kernels)
 """
     _python(code, VECDB_CACHE_DIR=str(tmp_path))

@@ -91,7 +91,7 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
             yield f"codes/{name}/{k}", found.slots
             yield f"codes/{name}/{k}/scored", np.array([found.fewest, found.distance_computations])
         for ef, slack in ((1, 0), (8, 0), (40, 0), (8, 65_600), (40, 72_000), (500, 80_000)):
-            walked = bound.search(asked, Beam(ef, slack), 3, min(ef, 10), words)
+            walked = bound.search(queries, Beam(ef, slack), 3, min(ef, 10), words)
             yield f"graph/{name}/{ef}/{slack}", walked.slots
             yield (
                 f"graph/{name}/{ef}/{slack}/cost",

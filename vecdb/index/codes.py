@@ -26,6 +26,7 @@ from vecdb.kernels.arrays import (
     sketch_bytes,
     stride_bytes,
 )
+from vecdb.kernels.memory import aligned_empty
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric, U8Array
 
@@ -161,7 +162,7 @@ class ScalarCodes:
         nearness = (gaps * gaps).sum(axis=1) / 2.0 / np.maximum(np.sqrt(self.codes.norms[sample[there]]), 1.0)
         if nearness.shape[0] == 0 or float(np.median(nearness)) < _NEARNESS_MIN * blur:
             return none
-        packed = np.empty((n, width), np.uint8)
+        packed = aligned_empty((n, width), np.uint8)
         for at in range(0, n, _NIBBLE_SAMPLE_ROWS):
             some = table[at : at + _NIBBLE_SAMPLE_ROWS].astype(np.int16) - 128
             some = (np.clip(some // step, -8, 7) + 8).astype(np.uint8)

@@ -41,22 +41,18 @@ class WarmedKernel:
 class BoundGraph(Protocol):
     """A graph made ready to be searched often: what all searches share was checked, or copied to where they run."""
 
-    def search(
-        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
-        """Beam search by integer distance for the ``k`` nearest: at most ``count`` of the best rows found.
+    def search(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """Beam search for the ``k`` rows nearest to ``queries`` ((nq, dim) float32) by the integer distance of codes.
 
-        The walk starts at the row that a greedy descent through the upper layers arrives at, and at the entry point, so
-        one with an ``ef`` of n and no slack meets every row. Where ``allowed`` is given the walk is among these rows,
-        by the links of the others too; it finds at least ``min(k, ef, allowed rows)`` of them.
+        Found are at most ``count`` of the best rows: those that may be as near as the k-th. The walk starts at the row
+        that a greedy descent through the upper layers arrives at, and at the entry point, so one with an ``ef`` of n
+        and no slack meets every row. Where ``allowed`` is given the walk is among these rows, by the links of the
+        others too; it finds at least ``min(k, ef, allowed rows)`` of them.
         """
         ...
 
-    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
-        """``search`` for ``queries`` ((nq, dim) float32) among all rows, ranked by exact distance: all in one call.
-
-        Reads vectors of ``Originals``. The same as to quantise, to search and to rerank.
-        """
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Answers:
+        """What ``search`` finds, ranked by exact distance: all in one call, which reads vectors of ``Originals``."""
         ...
 
 

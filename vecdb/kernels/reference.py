@@ -177,7 +177,7 @@ class ReferenceKernels:
     ) -> I32Array:
         """As ``Kernels.propose_links``."""
         proposals = np.full((nodes.shape[0], prune.degree_max), -1, np.int32)
-        above = BuildSpace(upper.table, upper.norms, layer.space.sketches[:0])
+        above = BuildSpace(upper.table, upper.norms, upper.sketches)
         for number, node in enumerate(nodes.tolist()):
             entry = node
             if layer.links[node, 0] < 0:
@@ -266,23 +266,23 @@ class _BoundGraph:
         self._graph = graph
         self._originals = originals
 
-    def search(
-        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
+    def search(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
         """As ``BoundGraph.search``."""
-        codes, graph = self._codes, self._graph
+        codes, graph, of = self._codes, self._graph, self._originals
         n = codes.table.shape[0]
-        nq = queries.values.shape[0]
+        nq = queries.shape[0]
+        asked = ReferenceKernels().quantise(queries, of.centre, of.step, of.metric, of.reach)
         slots = np.full((nq, count), -1, np.int32)
         members = None if allowed is None else bools(allowed, n)
         scored = hops = 0
         fewest = count if n else 0
         for number in range(nq if n else 0):
-            query, ratio = queries.values[number], int(queries.ratios[number])
-            offset = int(queries.offsets[number])
+            query, ratio = asked.values[number], int(asked.ratios[number])
+            offset = int(asked.offsets[number])
             scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches, nibbles=graph.nibbles)
-            place, more = descend(graph.upper, Scorer(graph.upper.table, graph.upper.norms, query, ratio))
-            arrival, entry = int(graph.upper.rows[place]), int(graph.upper.rows[0])
+            upper = graph.upper
+            place, more = descend(upper, Scorer(upper.table, upper.norms, query, ratio, sketches=upper.sketches))
+            arrival, entry = int(upper.rows[place]), int(upper.rows[0])
             fuzz = NEARNESS_BLURS * graph.nibbles.blur * scorer.length // BLUR_ONE
             if members is None:
                 pool, further, steps = walk(scorer, graph.links, {arrival, entry}, beam, k, offset, fuzz)
@@ -297,12 +297,11 @@ class _BoundGraph:
             hops += steps
         return Candidates(slots, fewest, scored, hops)
 
-    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Answers:
         """As ``BoundGraph.answer``."""
-        kernels, of = ReferenceKernels(), self._originals
-        asked = kernels.quantise(queries, of.centre, of.step, of.metric, of.reach)
-        found = self.search(asked, beam, k, count)
-        topk = kernels.rerank(of.vectors, queries, found.slots, of.metric, k)
+        of = self._originals
+        found = self.search(queries, beam, k, count, allowed)
+        topk = ReferenceKernels().rerank(of.vectors, queries, found.slots, of.metric, k)
         return Answers(topk, found.fewest, found.distance_computations, found.hops)
 
 

@@ -21,7 +21,6 @@ from vecdb.kernels.arrays import (
     Graph,
     Nibbles,
     Originals,
-    QueryCodes,
     UpperLayers,
 )
 from vecdb.kernels.protocol import Kernels
@@ -32,7 +31,7 @@ _EF = 64
 _ROWS_MAX = 8192
 _TABLE_BYTES_MAX = 4 * 2**20
 _ROUNDS = 3
-_NEEDED = ("scan_codes", "search_graph", "search_graph_allowed")
+_NEEDED = ("quantise", "scan_codes", "answer_graph_allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +90,18 @@ def measured(kernels: Kernels, stride: int) -> SearchCosts:
     sketches = kernels.sketch(codes, stride) if stride >= COARSE_STRIDE_MIN else None
     links = chance.integers(0, rows, (rows, _DEGREE), np.int32)
     first = np.zeros(1, np.int32)
-    upper = UpperLayers(first, table[:1], norms[:1], np.full((1, 1), -1, np.int32), np.array([0, 1]))
     none = np.zeros((0, 64), np.uint8)
+    upper = UpperLayers(first, table[:1], norms[:1], none, np.full((1, 1), -1, np.int32), np.array([0, 1]))
     graph = Graph(links, none if sketches is None else sketches, Nibbles(none, 16, CODE_BLUR), upper)
-    originals = Originals(np.zeros((rows, 1), np.float32), np.zeros(1, np.float32), 1.0, Metric.DOT, 1.0)
+    # Walks that only find rows read no vectors.
+    originals = Originals(np.zeros((1, stride), np.float32), np.zeros(stride, np.float32), 1.0, Metric.DOT, 1.0)
     bound = kernels.bind_graph(codes, graph, originals)
-    queries = QueryCodes(
-        chance.integers(-127, 128, (1, stride)).astype(np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    )
+    queries = chance.standard_normal((1, stride), np.float32)
+    asked = kernels.quantise(queries, originals.centre, originals.step, originals.metric, originals.reach)
     everything, few = _allowed(rows, 1), _allowed(rows, _DEGREE)
     scanned = _allowed(rows, 2)
 
-    row_ns = _least_ns(lambda: kernels.scan_codes(codes, queries, _EF, scanned)) / (rows / 2)
+    row_ns = _least_ns(lambda: kernels.scan_codes(codes, asked, _EF, scanned)) / (rows / 2)
     walk = bound.search(queries, Beam(_EF), 1, 1, everything)
     walk_ns = _least_ns(lambda: bound.search(queries, Beam(_EF), 1, 1, everything))
     hop_ns = max(walk_ns - walk.distance_computations * row_ns, 0.0) / walk.hops

@@ -188,8 +188,8 @@ def is_at_hand(planned: Sequence[PlannedPart], queries: F32Array, kernels: Kerne
                 ready = part.has_open_codes and kernels.is_ready("quantise", "scan_codes", "rerank")
                 scanned_bytes += each.count * queries.size
             case _:
-                walking = ("answer_graph",) if each.allowed is None else ("quantise", "search_graph_allowed", "rerank")
-                ready = part.has_open_graph and kernels.is_ready(*walking)
+                walking = "answer_graph" if each.allowed is None else "answer_graph_allowed"
+                ready = part.has_open_graph and kernels.is_ready(walking)
         if not ready:
             return False
     return scanned_bytes <= SCANNED_BYTES_MAX and (len(planned) == 1 or kernels.is_ready("merge"))

@@ -20,6 +20,7 @@ from vecdb.index.hnsw.levels import insertion_order
 from vecdb.index.hnsw.params import HnswParams
 from vecdb.index.hnsw.phase import ALONE, Crew, Phase
 from vecdb.kernels.arrays import ALPHA_ONE, BuildSpace, Layer, Prune, UpperLayers
+from vecdb.kernels.memory import aligned_copy
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, I32Array, Metric
 
@@ -111,7 +112,7 @@ class HnswBuilder:
         space = self._codes.build_space(self._kernels)
         yield None
         places = order[: counts[0]] if counts.shape[0] else order[:0]
-        above_space = BuildSpace(space.table[places], space.halves[places], space.sketches[:0])
+        above_space = BuildSpace(aligned_copy(space.table[places]), space.halves[places], space.sketches[:0])
         finished: list[I32Array] = []
         above = np.full((0, m), -1, np.int32)
         for count in counts[::-1].tolist():
@@ -134,7 +135,7 @@ class HnswBuilder:
                 yield from self._extend(site, order, above, self._lent)
             yield from growth.connect(site, int(places[0]))
         self._arrays = {
-            "links": np.ascontiguousarray(layer.links[:, : 2 * m]),
+            "links": aligned_copy(layer.links[:, : 2 * m]),
             "upper_rows": places,
             "upper_links": site.upper.links,
             "level_starts": site.upper.level_starts,
@@ -159,7 +160,7 @@ def _upper(places: I32Array, space: BuildSpace, finished: list[I32Array], m: int
     """The layers finished so far, lowest first."""
     links = np.concatenate([*finished, np.full((0, m), -1, np.int32)])
     starts = np.cumsum([0, *(layer.shape[0] for layer in finished)], dtype=np.int64)
-    return UpperLayers(places, space.table, space.halves, links, starts)
+    return UpperLayers(places, space.table, space.halves, space.sketches[:0], links, starts)
 
 
 def _first(space: BuildSpace, count: int) -> BuildSpace:

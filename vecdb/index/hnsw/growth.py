@@ -16,6 +16,7 @@ import numpy as np
 from vecdb.index.hnsw.graft import LentGraph
 from vecdb.index.hnsw.phase import Pace, Phase
 from vecdb.kernels.arrays import BuildSpace, Layer, Prune, UpperLayers
+from vecdb.kernels.memory import aligned_empty
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import I32Array, I64Array
 
@@ -58,7 +59,9 @@ def empty_layer(space: BuildSpace, degree_max: int) -> Layer:
     """A layer without links over all rows of a space, with room to grow."""
     n = space.table.shape[0]
     capacity = degree_max + degree_max // _SLACK_DIVISOR
-    return Layer(space, np.full((n, capacity), -1, np.int32), np.zeros(n, np.int32))
+    links = aligned_empty((n, capacity), np.int32)
+    links[:] = -1
+    return Layer(space, links, np.zeros(n, np.int32))
 
 
 class Growth:

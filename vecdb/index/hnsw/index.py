@@ -20,6 +20,7 @@ from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, Breadth
 from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.kernels.arrays import Beam, Graph, Originals, UpperLayers
+from vecdb.kernels.memory import aligned_copy
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric, TopK
 
@@ -91,11 +92,12 @@ class HnswIndex:
             _within(rows, n, "upper_rows", least=0)
         for level, count in enumerate(counts.tolist()):
             _within(upper_links[starts[level] : starts[level + 1]], count, "upper_links")
-        table, norms = codes.codes.table[rows], codes.codes.norms[rows]
+        table, norms = aligned_copy(codes.codes.table[rows]), codes.codes.norms[rows]
         sketches, nibbles = codes.sketches(kernels), codes.nibbles(links)
-        for derived in (table, norms, sketches, nibbles.table):
+        above = aligned_copy(sketches[rows]) if sketches.shape[0] else sketches
+        for derived in (table, norms, above, sketches, nibbles.table):
             derived.flags.writeable = False
-        upper = UpperLayers(rows, table, norms, upper_links, starts)
+        upper = UpperLayers(rows, table, norms, above, upper_links, starts)
         breadth = RecallCurves.from_arrays(arrays) or DEFAULT_BREADTH
         return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors, breadth)
 
@@ -104,7 +106,11 @@ class HnswIndex:
         """Bytes of what was computed when the graph was opened, and is in no file."""
         upper = self.graph.upper
         return int(
-            self.graph.sketches.nbytes + self.graph.nibbles.table.nbytes + upper.table.nbytes + upper.norms.nbytes
+            self.graph.sketches.nbytes
+            + self.graph.nibbles.table.nbytes
+            + upper.table.nbytes
+            + upper.norms.nbytes
+            + upper.sketches.nbytes
         )
 
     @property
@@ -141,12 +147,12 @@ class HnswIndex:
         count = min(ef, k * _RERANK_FACTOR + _RERANK_MIN)
         if beam.ef != ef:
             beam = Beam(ef, beam.slack)
-        if allowed is None and ensure is None:
-            answer = self._bound.answer(queries, beam, k, count)
+        words = None if allowed is None else allowed.words
+        if ensure is None:
+            answer = self._bound.answer(queries, beam, k, count, words)
             found = answer.fewest
             return IndexAnswer(answer.topk, min(k, found), answer.distance_computations, answer.hops, found)
-        asked = self._codes.quantise(self._kernels, queries, self._reach)
-        walked = self._bound.search(asked, beam, k, count, None if allowed is None else allowed.words)
+        walked = self._bound.search(queries, beam, k, count, words)
         ensure_slots(walked.slots, ensure)
         topk = self._kernels.rerank(self._vectors, queries, walked.slots, self._codes.metric, k)
         return IndexAnswer(topk, min(k, walked.fewest), walked.distance_computations, walked.hops, walked.fewest)

@@ -22,6 +22,7 @@ from vecdb.kernels.arrays import (
     SLACK_BITS,
 )
 from vecdb.kernels.cpu.cache import inlined, kernel, part
+from vecdb.kernels.cpu.frame import codes_of, links_of, upper_of, vectors_of
 from vecdb.kernels.cpu.graph import (
     FAR,
     LINE_BYTES,
@@ -36,7 +37,8 @@ from vecdb.kernels.cpu.graph import (
     score_nibbles,
     within,
 )
-from vecdb.kernels.cpu.quantise import bias_of, length_of
+from vecdb.kernels.cpu.quantise import bias_of, length_of, quantise_one
+from vecdb.kernels.cpu.scan import rank_all
 from vecdb.kernels.cpu.selection import count_bits
 from vecdb.types import AnyArray
 
@@ -150,20 +152,18 @@ def _nearness(key: Any, offset: Any, fuzz: Any) -> Any:
 
 @part
 def search_allowed(
-    codes: Any, upper: Any, links: AnyArray, sketches: Any, query: AnyArray, terms: Any, offset: Any, fuzz: Any, k: int,
-    slack: Any, allowed: AnyArray, starts: AnyArray, pool: AnyArray, halves: AnyArray, ids: AnyArray, out: AnyArray,
-    detours: AnyArray, met: AnyArray, log: AnyArray, least: int,
+    codes: Any, upper_rows: AnyArray, upper: Any, links: AnyArray, sketches: AnyArray, query: AnyArray, terms: Any,
+    offset: Any, fuzz: Any, k: int, slack: Any, allowed: AnyArray, starts: AnyArray, pool: AnyArray, halves: AnyArray,
+    ids: AnyArray, out: AnyArray, detours: AnyArray, met: AnyArray, log: AnyArray, least: int,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Best-first search among the allowed rows; the nearest ``least`` found are left in ``pool`` (ef,), sorted.
 
     ``met`` (ceil(n / 64),) uint64 must be all zero and is left so. Returns rows in the pool, distances computed, hops.
     """
     table, norms, nibbles, step = codes
-    lines, fields = sketches
-    upper_rows, upper_table, upper_norms, upper_links, level_starts = upper
     ef = pool.shape[0]
     coarse = nibbles.shape[0] > 0
-    place, scored = descend(upper_table, upper_norms, upper_links, level_starts, query, terms, ids, out)
+    place, scored = descend(upper, query, terms, ids, out)
     arrival = upper_rows[place]
 
     # Where the descent arrives tells how near the nearest of all rows are.
@@ -227,10 +227,10 @@ def search_allowed(
             fetch(links, (pool[following] & 0xFFFFFFFF) >> 1, LINE_LINKS)
         count, logged = _gather(links, (key & 0xFFFFFFFF) >> 1, allowed, met, ids, detours, log, logged)
         scored += count
-        if worst < FAR and lines.shape[0] > 0:
+        if worst < FAR and sketches.shape[0] > 0:
             for number in range(count):
-                fetch(lines, ids[number], LINE_BYTES)
-            count = promising(lines, fields, norms, ids, count, query, terms, worst, out)
+                fetch(sketches, ids[number], LINE_BYTES)
+            count = promising(sketches, norms, ids, count, query, terms, worst, out)
         for number in range(count):
             fetch(nibbles if coarse else table, ids[number], LINE_BYTES)
         if coarse:
@@ -251,62 +251,58 @@ def search_allowed(
 
 
 @kernel
-def search_graph_allowed(
-    table: AnyArray,
-    norms: AnyArray,
-    sketches: AnyArray,
-    fields: AnyArray,
-    nibbles: AnyArray,
+def answer_graph_allowed(
+    frame: AnyArray,
+    queries: AnyArray,
+    step: np.float32,
+    reach: float,
     nibble_step: int,
     blur: int,
-    links: AnyArray,
-    upper_rows: AnyArray,
-    upper_table: AnyArray,
-    upper_norms: AnyArray,
-    upper_links: AnyArray,
-    level_starts: AnyArray,
-    values: AnyArray,
-    ratios: AnyArray,
-    offsets: AnyArray,
-    k: int,
+    metric: int,
     ef: int,
     slack: int,
+    k: int,
+    count: int,
     allowed: AnyArray,
     slots: AnyArray,
+    distances: AnyArray,
 ) -> tuple[int, int, int]:
-    """Write the best allowed rows found for each query into ``slots`` (nq, count).
-
-    Returns the least number of rows found for a query, distances computed and hops.
-    """
-    nq, width = slots.shape
+    """As ``answer_graph``, among the rows of the bit set ``allowed`` (ceil(n / 64),) uint64."""
+    table, norms, sketches, nibbles = codes_of(frame)
+    links = links_of(frame)
+    upper_rows, upper = upper_of(frame)
+    vectors, centre = vectors_of(frame)
+    codes = (table, norms, nibbles, nibble_step)
+    nq = queries.shape[0]
     degree = links.shape[1]
     starts = scattered(allowed, max(SCATTERED_MIN, k))
-    room = max(starts.shape[0] + 2 * degree + DETOUR_NEIGHBOURS_MIN, upper_links.shape[1]) + 8
+    room = max(starts.shape[0] + 2 * degree + DETOUR_NEIGHBOURS_MIN, upper[3].shape[1]) + 8
     pool = np.empty(ef, np.int64)
     ids = np.empty(room, np.int32)
     out = np.empty(room, np.int32)
     detours = np.empty(degree + 1, np.int32)
     log = np.empty(_SEEN_MAX, np.int32)
     met = np.zeros((table.shape[0] + 63) // 64, np.uint64)
-    halves = np.zeros(max(values.shape[1], 2 * nibbles.shape[1]), np.int8)
-    codes, lines = (table, norms, nibbles, nibble_step), (sketches, fields)
-    upper = (upper_rows, upper_table, upper_norms, upper_links, level_starts)
+    values = np.zeros(max(table.shape[1], 2 * nibbles.shape[1]), np.int8)
+    query = values[: table.shape[1]]
+    candidates = np.empty((nq, count), np.int32) if distances.shape[0] else slots
     total = 0
     hops = 0
-    fewest = width
+    fewest = count
     for number in range(nq):
-        query = values[number]
-        halves[: query.shape[0]] = query
-        terms = (bias_of(query), ratios[number], length_of(query))
+        ratio, offset = quantise_one(queries[number], centre, step, metric == 0, reach, query)
+        terms = (bias_of(query), ratio, length_of(query))
         fuzz = fuzz_of(blur, terms[2])
         size, scored, steps = search_allowed(
-            codes, upper, links, lines, query, terms, offsets[number], fuzz, k, slack, allowed, starts, pool, halves,
-            ids, out, detours, met, log, width,
+            codes, upper_rows, upper, links, sketches, query, terms, offset, fuzz, k, slack, allowed, starts, pool,
+            values, ids, out, detours, met, log, count,
         )  # fmt: skip
         total += scored
         hops += steps
-        count = count_near(pool, size, k, fuzz, width)
-        fewest = min(fewest, count)
-        for at in range(width):
-            slots[number, at] = (pool[at] & 0xFFFFFFFF) >> 1 if at < count else -1
+        found = count_near(pool, size, k, fuzz, count)
+        fewest = min(fewest, found)
+        for at in range(count):
+            candidates[number, at] = (pool[at] & 0xFFFFFFFF) >> 1 if at < found else -1
+    if distances.shape[0]:
+        rank_all(vectors, queries, candidates, metric, slots, distances)
     return fewest, total, hops

@@ -31,12 +31,13 @@ from vecdb.kernels.arrays import (
     stride_bytes,
 )
 from vecdb.kernels.cpu import filtered as filtered_kernels
-from vecdb.kernels.cpu import graph as graph_kernels
 from vecdb.kernels.cpu import links as link_kernels
 from vecdb.kernels.cpu import lockstep as lockstep_kernels
 from vecdb.kernels.cpu import quantise as code_kernels
 from vecdb.kernels.cpu import scan as scan_kernels
+from vecdb.kernels.cpu.frame import framed
 from vecdb.kernels.cpu.target import TARGET
+from vecdb.kernels.memory import aligned_empty
 from vecdb.kernels.protocol import Progress, WarmedKernel
 from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8Array, U64Array
 
@@ -45,13 +46,14 @@ _SEARCHING = {
     "scan_topk": scan_kernels.scan_topk,
     "scan_codes": code_kernels.scan_codes,
     "quantise": code_kernels.quantise,
-    "search_graph": graph_kernels.search_graph,
-    "search_graph_allowed": filtered_kernels.search_graph_allowed,
     "answer_graph": lockstep_kernels.answer_graph,
+    "answer_graph_allowed": filtered_kernels.answer_graph_allowed,
     "rerank": scan_kernels.rerank,
     "merge": scan_kernels.merge,
 }
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
+_UNRANKED = np.empty((0, 0), _F32)
+"""In place of distances, where rows are found and not ranked."""
 _NO_WORDS = np.zeros(0, np.uint64)
 _NO_WORDS.flags.writeable = False
 
@@ -110,7 +112,7 @@ class CpuKernels:
     def encode(self, vectors: F32Array, centre: F32Array, step: float) -> Codes:
         """As ``Kernels.encode``."""
         vectors = _view(vectors, np.float32)
-        table = np.empty((vectors.shape[0], stride_bytes(vectors.shape[1])), np.uint8)
+        table = aligned_empty((vectors.shape[0], stride_bytes(vectors.shape[1])), np.uint8)
         norms = np.empty(vectors.shape[0], np.int32)
         code_kernels.encode(vectors, _view(centre, np.float32), np.float32(step), table, norms)
         return Codes(table, norms)
@@ -139,7 +141,7 @@ class CpuKernels:
     def sketch(self, codes: Codes, dim: int) -> U8Array:
         """As ``Kernels.sketch``."""
         table = _view(codes.table, np.uint8)
-        sketches = np.empty((table.shape[0], sketch_bytes(table.shape[1])), np.uint8)
+        sketches = aligned_empty((table.shape[0], sketch_bytes(table.shape[1])), np.uint8)
         code_kernels.sketch(table, dim, sketches, sketches.view(np.int32))
         return sketches
 
@@ -187,7 +189,7 @@ class CpuKernels:
         proposals = np.empty((nodes.shape[0], prune.degree_max), np.int32)
         link_kernels.propose_links(
             *_space(layer.space),
-            *_sketches(layer.space.sketches),
+            _view(layer.space.sketches, np.uint8),
             _view(layer.links, np.int32),
             *_upper(upper),
             bottom,
@@ -243,7 +245,7 @@ class CpuKernels:
         queries = QueryCodes(np.zeros((1, table.shape[1]), np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64))
         links = np.full((4, 2), -1, np.int32)
         ids = np.arange(4, dtype=np.int32)
-        upper = UpperLayers(ids[:1], table[:1], norms[:1], links[:1], np.array([0, 1]))
+        upper = UpperLayers(ids[:1], table[:1], norms[:1], table[:0], links[:1], np.array([0, 1]))
         layer = Layer(BuildSpace(table, norms, table[:0]), links, np.zeros(4, np.int32))
         prune = Prune(2, 64)
         walk = np.zeros((3, 4), np.int32)
@@ -257,13 +259,12 @@ class CpuKernels:
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
             ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
-            ("search_graph", graph_kernels.search_graph, lambda: bound.search(queries, Beam(2), 1, 1)),
-            (
-                "search_graph_allowed",
-                filtered_kernels.search_graph_allowed,
-                lambda: bound.search(queries, Beam(2), 1, 1, np.ones(1, np.uint64)),
-            ),
             ("answer_graph", lockstep_kernels.answer_graph, lambda: bound.answer(vectors[:1], Beam(2), 1, 1)),
+            (
+                "answer_graph_allowed",
+                filtered_kernels.answer_graph_allowed,
+                lambda: bound.answer(vectors[:1], Beam(2), 1, 1, np.ones(1, np.uint64)),
+            ),
             ("merge", scan_kernels.merge, lambda: self.merge([_unfilled(1, 1)])),
             (
                 "propose_links",
@@ -282,69 +283,74 @@ class CpuKernels:
 class CpuGraph:
     """A graph over codes, as ``BoundGraph``: its arrays as the kernels take them."""
 
-    __slots__ = ("_arrays", "_dim", "_frame", "_framed", "_nibbles", "_originals", "_rows", "_stride")
+    __slots__ = ("_arrays", "_dim", "_frame", "_originals", "_rows")
 
     def __init__(self, codes: Codes, graph: Graph, originals: Originals) -> None:
-        self._rows, self._stride = codes.table.shape
-        table, norms = _view(codes.table, np.uint8), _view(codes.norms, np.int32)
-        sketches, fields = _sketches(graph.sketches)
-        nibbles, links = _view(graph.nibbles.table, np.uint8), _view(graph.links, np.int32)
-        upper = _upper(graph.upper)
-        self._nibbles = (graph.nibbles.step, graph.nibbles.blur)
-        self._arrays = (table, norms, sketches, fields, nibbles, *self._nibbles, links, *upper)
-        vectors, centre = _view(originals.vectors, np.float32), _view(originals.centre, np.float32)
+        self._rows = codes.table.shape[0]
+        upper = graph.upper
         # The addresses in the frame are good for as long as the arrays are held here.
-        self._framed = (table, norms, sketches, nibbles, links, *upper, vectors, centre)
-        assert len(self._framed) == len(lockstep_kernels.FRAMED)
-        self._frame = np.array(
-            [(each.ctypes.data, *(each.shape if each.ndim == 2 else (1, each.shape[0]))) for each in self._framed],
-            np.int64,
+        self._arrays = (
+            _view(codes.table, np.uint8),
+            _view(codes.norms, np.int32),
+            _view(graph.sketches, np.uint8),
+            _view(graph.nibbles.table, np.uint8),
+            _view(graph.links, np.int32),
+            _view(upper.rows, np.int32),
+            _view(upper.table, np.uint8),
+            _view(upper.norms, np.int32),
+            _view(upper.sketches, np.uint8),
+            _view(upper.links, np.int32),
+            _view(upper.level_starts, np.int64),
+            _view(originals.vectors, np.float32),
+            _view(originals.centre, np.float32),
         )
-        self._frame.flags.writeable = False
-        self._dim = centre.shape[0]
+        self._frame = framed(self._arrays)
+        self._dim = originals.centre.shape[0]
         self._originals = (
             np.float32(originals.step),
             originals.reach if originals.metric is Metric.DOT else -1.0,
-            *self._nibbles,
+            graph.nibbles.step,
+            graph.nibbles.blur,
             _METRICS[originals.metric],
         )
 
-    def search(
-        self, queries: QueryCodes, beam: Beam, k: int, count: int, allowed: U64Array | None = None
-    ) -> Candidates:
+    def search(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
         """As ``BoundGraph.search``."""
-        nq, stride = queries.values.shape
+        nq = queries.shape[0]
         if self._rows == 0:
             return Candidates(np.full((nq, count), -1, np.int32), 0, 0, 0)
-        assert stride == self._stride, (stride, self._stride)
-        slots = np.empty((nq, count), np.int32)
-        walk = graph_kernels.search_graph if allowed is None else filtered_kernels.search_graph_allowed
-        fewest, scored, hops = walk(
-            *self._arrays,
-            _view(queries.values, np.int8),
-            _view(queries.ratios, np.int64),
-            _view(queries.offsets, np.int64),
-            k,
-            beam.ef,
-            beam.slack,
-            *(() if allowed is None else (_words(allowed, self._rows),)),
-            slots,
-        )
+        slots = np.empty((nq, count), _I32)
+        costs = self._walk(queries, beam, k, count, allowed, slots, _UNRANKED)
         slots.flags.writeable = False
-        return Candidates(slots, fewest, scored, hops)
+        return Candidates(slots, *costs)
 
-    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Answers:
         """As ``BoundGraph.answer``."""
-        queries = _view(queries, _F32)
-        nq, dim = queries.shape
-        assert dim == self._dim, (dim, self._dim)
+        nq = queries.shape[0]
         if self._rows == 0:
             return Answers(TopK(np.full((nq, k), -1, np.int32), np.full((nq, k), np.inf, np.float32)), 0, 0, 0)
         slots, distances = np.empty((nq, k), _I32), np.empty((nq, k), _F32)
-        fewest, scored, hops = lockstep_kernels.answer_graph(
-            self._frame, queries, *self._originals, beam.ef, beam.slack, count, slots, distances
-        )
-        return Answers(TopK(slots, distances), fewest, scored, hops)
+        return Answers(TopK(slots, distances), *self._walk(queries, beam, k, count, allowed, slots, distances))
+
+    def _walk(
+        self,
+        queries: F32Array,
+        beam: Beam,
+        k: int,
+        count: int,
+        allowed: U64Array | None,
+        slots: I32Array,
+        distances: F32Array,
+    ) -> tuple[int, int, int]:
+        """Least number of rows found for a query, distances computed and hops."""
+        queries = _view(queries, _F32)
+        assert queries.shape[1] == self._dim, (queries.shape, self._dim)
+        common = (self._frame, queries, *self._originals, beam.ef, beam.slack, k, count)
+        if allowed is None:
+            costs = lockstep_kernels.answer_graph(*common, slots, distances)
+        else:
+            costs = filtered_kernels.answer_graph_allowed(*common, _words(allowed, self._rows), slots, distances)
+        return costs  # type: ignore[no-any-return]
 
 
 def _same_dimension(vectors: AnyArray, queries: AnyArray) -> None:
@@ -369,14 +375,8 @@ def _space(space: BuildSpace) -> tuple[AnyArray, AnyArray]:
     return _view(space.table, np.uint8), _view(space.halves, np.int32)
 
 
-def _sketches(sketches: U8Array) -> tuple[AnyArray, AnyArray]:
-    """Sketches as bytes, and as int32 for the fields at the end of each line."""
-    view = _view(sketches, np.uint8)
-    return view, view.view(np.int32)
-
-
 def _upper(upper: UpperLayers) -> tuple[AnyArray, ...]:
-    """The upper layers as a kernel takes them."""
+    """The upper layers as a build takes them."""
     return (
         _view(upper.rows, np.int32),
         _view(upper.table, np.uint8),

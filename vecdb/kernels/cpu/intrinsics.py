@@ -23,23 +23,56 @@ _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
 _F32 = ir.FloatType()
 _LANES = 16
+_ROWS = 4
+"""Rows that every kernel here takes at once."""
 
 
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return context.make_array(kind)(context, builder, value)
 
 
-def _row_starts(builder: Any, ids: Any, at: Any, rows: int, width: Any, base: Any) -> list[Any]:
+def _row_starts(builder: Any, ids: Any, at: Any, width: Any, base: Any) -> list[Any]:
     """Pointers to the rows ``ids[at]`` ... of a table of ``width`` elements a row."""
     starts = []
-    for number in range(rows):
+    for number in range(_ROWS):
         index = builder.load(builder.gep(ids, [builder.add(at, _I64(number))]))
         starts.append(builder.gep(base, [builder.mul(builder.sext(index, _I64), width)]))
     return starts
 
 
-def _codes_by_vnni(rows: int, width: int) -> Any:
-    """``out[at + r] = dot(table[ids[at + r]], query)`` for ``rows`` rows by ``vpdpbusd`` of ``width`` bytes."""
+def _pick(builder: Any, first: Any, second: Any, lanes: list[int]) -> Any:
+    """The named lanes of two vectors laid end to end."""
+    return builder.shuffle_vector(
+        first, second, ir.Constant(ir.VectorType(_I32, len(lanes)), [_I32(lane) for lane in lanes])
+    )
+
+
+def _totals(builder: Any, sums: list[Any]) -> Any:
+    """The sums of the lanes of four vectors, side by side: all four are folded at once, not one after the other."""
+    lanes = sums[0].type.count
+    quarters = range(0, lanes, 4)
+    pairs = []
+    for first, second in ((sums[0], sums[1]), (sums[2], sums[3])):
+        low = [lane for at in quarters for lane in (at, lanes + at, at + 1, lanes + at + 1)]
+        high = [lane for at in quarters for lane in (at + 2, lanes + at + 2, at + 3, lanes + at + 3)]
+        pairs.append(builder.add(_pick(builder, first, second, low), _pick(builder, first, second, high)))
+    low = [lane for at in quarters for lane in (at, at + 1, lanes + at, lanes + at + 1)]
+    high = [lane for at in quarters for lane in (at + 2, at + 3, lanes + at + 2, lanes + at + 3)]
+    total = builder.add(_pick(builder, pairs[0], pairs[1], low), _pick(builder, pairs[0], pairs[1], high))
+    while lanes > _ROWS:
+        lanes //= 2
+        upper = _pick(builder, total, total, list(range(lanes, 2 * lanes)))
+        total = builder.add(_pick(builder, total, total, list(range(lanes))), upper)
+    return total
+
+
+def _store(builder: Any, four: Any, target: Any) -> None:
+    """Store a vector of four int32, aligned like one of them."""
+    builder.store(four, builder.bitcast(target, four.type.as_pointer()), align=4)
+
+
+def _codes_by_vnni(width: int) -> Any:
+    """``out[at + r] = dot(table[ids[at + r]], query)`` for four rows by ``vpdpbusd`` of ``width`` bytes."""
     lanes = width // 4
     vector = ir.VectorType(_I32, lanes)
 
@@ -53,11 +86,8 @@ def _codes_by_vnni(rows: int, width: int) -> Any:
             step = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.x86.avx512.vpdpbusd.{width * 8}"
             )
-            total = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_I32, [vector]), f"llvm.vector.reduce.add.v{lanes}i32"
-            )
-            starts = _row_starts(builder, index, args[2], rows, stride, base)
-            sums = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
+            starts = _row_starts(builder, index, args[2], stride, base)
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(_ROWS)]
             for slot in sums:
                 builder.store(ir.Constant(vector, None), slot)
             with cgutils.for_range(builder, builder.udiv(stride, _I64(width))) as loop:
@@ -66,9 +96,7 @@ def _codes_by_vnni(rows: int, width: int) -> Any:
                 for start, slot in zip(starts, sums, strict=True):
                     codes = builder.load(builder.bitcast(builder.gep(start, [offset]), vector.as_pointer()), align=1)
                     builder.store(builder.call(step, [builder.load(slot), codes, part_q]), slot)
-            for number, slot in enumerate(sums):
-                value = builder.call(total, [builder.load(slot)])
-                builder.store(value, builder.gep(result, [builder.add(args[2], _I64(number))]))
+            _store(builder, _totals(builder, [builder.load(slot) for slot in sums]), builder.gep(result, [args[2]]))
             return context.get_dummy_value()
 
         return types.void(table, ids, types.int64, query, out), generate
@@ -76,8 +104,8 @@ def _codes_by_vnni(rows: int, width: int) -> Any:
     return dot_codes
 
 
-def _nibbles_by_vnni(rows: int, width: int) -> Any:
-    """``out[at + r] = dot(nibbles of row ids[at + r], query)`` for ``rows`` rows, ``width`` bytes a step.
+def _nibbles_by_vnni(width: int) -> Any:
+    """``out[at + r] = dot(nibbles of row ids[at + r], query)`` for four rows, ``width`` bytes a step.
 
     The query has two bytes for each byte of a row: those of the low halves, then those of the high halves.
     """
@@ -93,11 +121,8 @@ def _nibbles_by_vnni(rows: int, width: int) -> Any:
             step = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.x86.avx512.vpdpbusd.{width * 8}"
             )
-            total = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_I32, [vector]), f"llvm.vector.reduce.add.v{lanes}i32"
-            )
-            starts = _row_starts(builder, index, args[2], rows, stride, base)
-            sums = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
+            starts = _row_starts(builder, index, args[2], stride, base)
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(_ROWS)]
             for slot in sums:
                 builder.store(ir.Constant(vector, None), slot)
             half = ir.Constant(vector, [0x0F0F_0F0F] * lanes)
@@ -113,9 +138,7 @@ def _nibbles_by_vnni(rows: int, width: int) -> Any:
                     added = builder.call(step, [builder.load(slot), builder.and_(both, half), low])
                     upper = builder.and_(builder.lshr(both, four), half)
                     builder.store(builder.call(step, [added, upper, high]), slot)
-            for number, slot in enumerate(sums):
-                value = builder.call(total, [builder.load(slot)])
-                builder.store(value, builder.gep(result, [builder.add(args[2], _I64(number))]))
+            _store(builder, _totals(builder, [builder.load(slot) for slot in sums]), builder.gep(result, [args[2]]))
             return context.get_dummy_value()
 
         return types.void(nibbles, ids, types.int64, query, out), generate
@@ -123,28 +146,29 @@ def _nibbles_by_vnni(rows: int, width: int) -> Any:
     return dot_nibbles
 
 
-def _signs_by_vnni(rows: int, width: int) -> Any:
-    """``out[at + r]`` = sum of ``query`` where the bits of ``sketches[ids[at + r]]`` are set, ``width`` bits a step."""
+def _promise_by_vnni(width: int) -> Any:
+    """``out[at + r]`` = the dot product that the sketch ``ids[at + r]`` promises at most, for four rows.
+
+    ``width`` bits a step; ``total`` is the sum of ``query``, ``spread`` the standard errors allowed times its length.
+    """
     lanes = width // 4
     vector = ir.VectorType(_I32, lanes)
     octets = ir.VectorType(_I8, width)
     bits = ir.VectorType(ir.IntType(1), width)
+    four = ir.VectorType(_I64, _ROWS)
     word = ir.IntType(width)
 
     @intrinsic
-    def sum_signs(typing: Any, sketches: Any, ids: Any, at: Any, query: Any, out: Any) -> Any:
+    def promise(typing: Any, sketches: Any, ids: Any, at: Any, query: Any, total: Any, spread: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            arrays = [_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4)]
+            arrays = [_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 6)]
             base, index, q, result = (array.data for array in arrays)
             step = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.x86.avx512.vpdpbusd.{width * 8}"
             )
-            total = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_I32, [vector]), f"llvm.vector.reduce.add.v{lanes}i32"
-            )
             stride = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
-            starts = _row_starts(builder, index, args[2], rows, stride, base)
-            sums = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
+            starts = _row_starts(builder, index, args[2], stride, base)
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(_ROWS)]
             for slot in sums:
                 builder.store(ir.Constant(vector, None), slot)
             ones = ir.Constant(vector, [0x0101_0101] * lanes)
@@ -157,18 +181,40 @@ def _signs_by_vnni(rows: int, width: int) -> Any:
                     mask = builder.bitcast(builder.load(builder.bitcast(place, word.as_pointer()), align=1), bits)
                     picked = builder.bitcast(builder.select(mask, part_q, none), vector)
                     builder.store(builder.call(step, [builder.load(slot), ones, picked]), slot)
-            for number, slot in enumerate(sums):
-                value = builder.call(total, [builder.load(slot)])
-                builder.store(value, builder.gep(result, [builder.add(args[2], _I64(number))]))
+            fields = ir.Constant(four, ir.Undefined)
+            for number, start in enumerate(starts):
+                last = builder.gep(start, [builder.sub(stride, _I64(8))])
+                field = builder.load(builder.bitcast(last, _I64.as_pointer()), align=4)
+                fields = builder.insert_element(fields, field, _I32(number))
+
+            def alike(value: Any) -> Any:
+                first = builder.insert_element(ir.Constant(four, ir.Undefined), value, _I32(0))
+                return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, _ROWS), None))
+
+            whole, byte = ir.Constant(four, [32] * _ROWS), ir.Constant(four, [8] * _ROWS)
+            factor, error = builder.ashr(builder.shl(fields, whole), whole), builder.ashr(fields, whole)
+            set_bits = builder.sext(_totals(builder, [builder.load(slot) for slot in sums]), four)
+            signed = builder.sub(builder.add(set_bits, set_bits), alike(args[4]))
+            near = builder.ashr(builder.mul(signed, factor), byte)
+            near = builder.add(near, builder.ashr(builder.mul(error, alike(args[5])), byte))
+            _store(builder, builder.trunc(near, ir.VectorType(_I32, _ROWS)), builder.gep(result, [args[2]]))
             return context.get_dummy_value()
 
-        return types.void(sketches, ids, types.int64, query, out), generate
+        return types.void(sketches, ids, types.int64, query, types.int64, types.int64, out), generate
 
-    return sum_signs
+    return promise
 
 
 @part
-def _portable_signs_4(sketches: Any, ids: Any, at: int, query: Any, out: Any) -> None:
+def _field_of(row: Any, at: int) -> Any:
+    """The int32, little-endian, at a byte of a sketch."""
+    field = np.uint32(row[at]) | np.uint32(row[at + 1]) << np.uint32(8)
+    field |= np.uint32(row[at + 2]) << np.uint32(16) | np.uint32(row[at + 3]) << np.uint32(24)
+    return np.int64(np.int32(field))
+
+
+@part
+def _portable_promise_4(sketches: Any, ids: Any, at: int, query: Any, whole: int, spread: int, out: Any) -> None:
     for number in range(at, at + 4):
         row = sketches[ids[number]]
         total = np.int32(0)
@@ -176,7 +222,8 @@ def _portable_signs_4(sketches: Any, ids: Any, at: int, query: Any, out: Any) ->
             word = np.int32(row[octet])
             for bit in range(8):
                 total += np.int32(query[(octet << 3) + bit]) & -((word >> np.int32(bit)) & np.int32(1))
-        out[number] = total
+        factor, error = _field_of(row, row.shape[0] - 8), _field_of(row, row.shape[0] - 4)
+        out[number] = (((2 * np.int64(total) - whole) * factor) >> 8) + ((error * spread) >> 8)
 
 
 @part
@@ -202,13 +249,13 @@ def _portable_nibbles_4(nibbles: Any, ids: Any, at: int, query: Any, out: Any) -
 
 
 if TARGET.vnni_bytes:
-    dot_codes_4 = _codes_by_vnni(4, TARGET.vnni_bytes)
-    dot_nibbles_4 = _nibbles_by_vnni(4, TARGET.vnni_bytes)
-    sum_signs_4 = _signs_by_vnni(4, TARGET.vnni_bytes)
+    dot_codes_4 = _codes_by_vnni(TARGET.vnni_bytes)
+    dot_nibbles_4 = _nibbles_by_vnni(TARGET.vnni_bytes)
+    promise_4 = _promise_by_vnni(TARGET.vnni_bytes)
 else:
     dot_codes_4 = _portable_codes_4
     dot_nibbles_4 = _portable_nibbles_4
-    sum_signs_4 = _portable_signs_4
+    promise_4 = _portable_promise_4
 
 
 def _tree_sum(builder: Any, value: Any) -> Any:
@@ -228,7 +275,6 @@ def _tree_sum(builder: Any, value: Any) -> Any:
 
 def _float_tile(queries: int, squared_difference: bool) -> Any:
     """Four rows times ``queries`` queries: ``out[r * queries + q]`` is their dot product or squared difference."""
-    rows = 4
     vector = ir.VectorType(_F32, _LANES)
 
     def accumulate(builder: Any, kind: Any, suffix: str, total: Any, x: Any, q: Any) -> Any:
@@ -244,7 +290,7 @@ def _float_tile(queries: int, squared_difference: bool) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             table, index, asked, result = (_array(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 5))
             dim = cgutils.unpack_tuple(builder, asked.shape)[1]
-            xs = _row_starts(builder, index.data, args[2], rows, dim, table.data)
+            xs = _row_starts(builder, index.data, args[2], dim, table.data)
             qs = [builder.gep(asked.data, [builder.mul(builder.add(args[4], _I64(n)), dim)]) for n in range(queries)]
             sums = [[cgutils.alloca_once(builder, vector) for _ in qs] for _ in xs]
             rests = [[cgutils.alloca_once(builder, _F32) for _ in qs] for _ in xs]

@@ -18,6 +18,7 @@ from vecdb.kernels.cpu.selection import row_of
 from vecdb.types import AnyArray
 
 _SEEN_MAX = 8192
+"""Up to this many nodes met, the set of met nodes is cleared one by one; beyond, as a whole."""
 _WHOLE = np.int64(1) << RATIO_BITS
 
 
@@ -91,7 +92,6 @@ def propose_links(
     table: AnyArray,
     halves: AnyArray,
     sketches: AnyArray,
-    fields: AnyArray,
     links: AnyArray,
     upper_rows: AnyArray,
     upper_table: AnyArray,
@@ -117,18 +117,17 @@ def propose_links(
     met = np.zeros((table.shape[0] + 63) // 64, np.uint64)
     query = np.empty(table.shape[1], np.int8)
     other = np.empty(table.shape[1], np.int8)
+    # The layers above are descended by codes alone: links are made once, and to make them exactly costs little.
+    upper = (upper_table, upper_halves, upper_table[:0], upper_links, level_starts)
     for number in range(nodes.shape[0]):
         node = nodes[number]
         _as_query(table, node, query)
         terms = _terms(query)
         entry = node  # a node that is linked already stands amid its neighbours
         if links[node, 0] < 0:
-            place, _ = descend(upper_table, upper_halves, upper_links, level_starts, query, terms, ids, out)
+            place, _ = descend(upper, query, terms, ids, out)
             entry = upper_rows[place] if bottom else place
-        size, _, _ = beam(
-            table, halves, sketches, fields, table[:0], np.int64(16), links, entry, entry,
-            query, query, terms, 1, np.int64(0), np.int64(0), np.int64(0), pool, ids, out, met, seen,
-        )  # fmt: skip
+        size = beam(table, halves, sketches, links, entry, query, terms, pool, ids, out, met, seen)
         half = np.int64(halves[node]) << 32
         count = 0
         known = 0

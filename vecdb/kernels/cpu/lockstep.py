@@ -1,11 +1,10 @@
 """Whole searches of an HNSW graph, from float32 queries to ranked rows, several queries in step with each other.
 
-A hop waits for memory three times: for links, for sketches, for codes. So a few queries take each of these stages in
-turn: while the lines of one are on their way, another computes. The walk is that of ``vecdb.kernels.cpu.graph``, stage
-by stage; what a query finds does not depend on those it shares a call with.
+The bottom layer is searched best first (Malkov and Yashunin 2018, algorithm 2) by integer distances only. A hop waits
+for memory three times: for links, for sketches, for codes. So a few queries take each of these stages in turn: while
+the lines of one are on their way, another computes. What a query finds does not depend on those it shares a call with.
 
-What a graph consists of comes in one array of addresses and shapes: handing a dozen arrays to compiled code one by one
-takes longer than a hop.
+A walk keeps one sorted array of 64-bit keys (distance, row, expanded) instead of two heaps.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from vecdb.kernels.cpu.cache import inlined, kernel
+from vecdb.kernels.cpu.frame import codes_of, links_of, upper_of, vectors_of
 from vecdb.kernels.cpu.graph import (
     FAR,
     LINE_BYTES,
@@ -33,7 +32,6 @@ from vecdb.kernels.cpu.graph import (
     score_nibbles,
     within,
 )
-from vecdb.kernels.cpu.intrinsics import pointer_of
 from vecdb.kernels.cpu.quantise import bias_of, length_of, quantise_one
 from vecdb.kernels.cpu.scan import rank_all
 from vecdb.types import AnyArray
@@ -41,14 +39,11 @@ from vecdb.types import AnyArray
 LANES = 8
 """Queries in step. More gain little and take more of the innermost cache."""
 
-FRAMED = (
-    "table", "norms", "sketches", "nibbles", "links",
-    "upper_rows", "upper_table", "upper_norms", "upper_links", "level_starts",
-    "vectors", "centre",
-)  # fmt: skip
-"""The arrays of a frame, in order; three numbers each: address, rows, columns (of one row where it is flat)."""
+_WORDS_WIPED = 4096
+"""A set of met rows of at most so many words is wiped as a whole: that takes less than to remember who is in it."""
 
 _SEEN_MAX = 1024
+"""Of a larger one, up to so many rows are taken out one by one."""
 
 _QUERY, _SIZE, _CURSOR, _FOLLOWING, _SCORED, _COUNT, _WORST, _HOPS = range(8)
 _BIAS, _RATIO, _LENGTH, _OFFSET, _FUZZ = range(8, 13)
@@ -57,23 +52,8 @@ _FIELDS = 13
 
 
 @inlined
-def _bytes(frame: AnyArray, number: int) -> Any:
-    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.uint8)
-
-
-@inlined
-def _integers(frame: AnyArray, number: int) -> Any:
-    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.int32)
-
-
-@inlined
-def _longs(frame: AnyArray, number: int) -> Any:
-    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.int64)
-
-
-@inlined
-def _floats(frame: AnyArray, number: int) -> Any:
-    return carray(pointer_of(frame[number, 0]), (frame[number, 1], frame[number, 2]), np.float32)
+def _row(key: Any) -> Any:
+    return (key & 0xFFFFFFFF) >> 1
 
 
 @inlined
@@ -103,8 +83,8 @@ def _over(k: int, slack: Any, lane: AnyArray, pool: AnyArray) -> bool:
 
 @inlined
 def _expand(
-    sketches: AnyArray, links: AnyArray, least: int, lane: AnyArray, pool: AnyArray, ids: AnyArray,
-    met: AnyArray, seen: AnyArray,
+    sketches: AnyArray, links: AnyArray, least: int, lane: AnyArray, pool: AnyArray, ids: AnyArray, met: AnyArray,
+    seen: AnyArray,
 ) -> None:  # fmt: skip
     """Take the nearest row not expanded, collect its neighbours and ask for their sketches."""
     size, cursor, worst = lane[_SIZE], lane[_CURSOR], lane[_WORST]
@@ -121,37 +101,36 @@ def _expand(
         following += 1
     lane[_FOLLOWING] = following
     if following < size:
-        fetch(links, (pool[following] & 0xFFFFFFFF) >> 1, LINE_LINKS)
-    count = collect(links[(key & 0xFFFFFFFF) >> 1], ids, met)
+        fetch(links, _row(pool[following]), LINE_LINKS)
+    count = collect(links[_row(key)], ids, met)
     scored = lane[_SCORED]
-    if scored + count <= _SEEN_MAX:
+    if met.shape[0] > _WORDS_WIPED and scored + count <= _SEEN_MAX:
         for number in range(count):
             seen[scored + number] = ids[number]
     lane[_SCORED] = scored + count
     lane[_COUNT] = count
     lane[_HOPS] += 1
-    if lane[_WORST] < FAR:
-        for number in range(count if sketches.shape[0] else 0):
+    if lane[_WORST] < FAR and sketches.shape[0]:
+        for number in range(count):
             fetch(sketches, ids[number], LINE_BYTES)
 
 
 @inlined
 def _sift(
-    codes: Any, sketches: AnyArray, fields: AnyArray, links: AnyArray, query: AnyArray, lane: AnyArray,
-    pool: AnyArray, ids: AnyArray, out: AnyArray,
+    codes: Any, sketches: AnyArray, links: AnyArray, ahead: bool, query: AnyArray, lane: AnyArray, pool: AnyArray,
+    ids: AnyArray, out: AnyArray,
 ) -> None:  # fmt: skip
     """Give up the neighbours whose sketch is too far and ask for the codes of the rest."""
     table, norms, nibbles, _ = codes
     count = lane[_COUNT]
     if lane[_WORST] < FAR and sketches.shape[0]:
-        narrow = query[: table.shape[1]]
-        count = promising(sketches, fields, norms, ids, count, narrow, _terms(lane), lane[_WORST], out)
+        count = promising(sketches, norms, ids, count, query[: table.shape[1]], _terms(lane), lane[_WORST], out)
         lane[_COUNT] = count
     for number in range(count):
         fetch(nibbles if nibbles.shape[0] else table, ids[number], LINE_BYTES)
     following = lane[_FOLLOWING]
-    if following < lane[_SIZE] and sketches.shape[0]:
-        fetch_ahead(links[(pool[following] & 0xFFFFFFFF) >> 1], sketches)
+    if ahead and following < lane[_SIZE] and sketches.shape[0]:
+        fetch_ahead(links[_row(pool[following])], sketches)
 
 
 @inlined
@@ -167,13 +146,13 @@ def _keep(
     lane[_SIZE] = size
     lane[_CURSOR] = cursor
     if cursor < size:
-        fetch(links, (pool[cursor] & 0xFFFFFFFF) >> 1, LINE_LINKS)
+        fetch(links, _row(pool[cursor]), LINE_LINKS)
 
 
 @inlined
 def _clear(lane: AnyArray, met: AnyArray, seen: AnyArray) -> None:
     """Leave no row met."""
-    if lane[_SCORED] <= _SEEN_MAX:
+    if met.shape[0] > _WORDS_WIPED and lane[_SCORED] <= _SEEN_MAX:
         for number in range(lane[_SCORED]):
             met[seen[number] >> 6] = np.uint64(0)
     else:
@@ -191,6 +170,7 @@ def answer_graph(
     metric: int,
     ef: int,
     slack: int,
+    k: int,
     count: int,
     slots: AnyArray,
     distances: AnyArray,
@@ -198,19 +178,20 @@ def answer_graph(
     """Write the rows nearest to each of ``queries`` (nq, dim) into ``slots`` and ``distances`` (nq, k).
 
     At most ``count`` rows are ranked by their vectors. ``blur`` is that of ``Nibbles``, ``reach`` is negative but for
-    dot. Returns the least number of rows ranked for a query, distances computed and hops.
+    dot. Where ``distances`` has no rows nothing is ranked: ``slots`` (nq, count) are the rows found, nearest first.
+    Returns the least number of rows found for a query, distances computed and hops.
     """
-    table, sketches, nibbles = _bytes(frame, 0), _bytes(frame, 2), _bytes(frame, 3)
-    norms = _integers(frame, 1)[0]
-    fields = carray(pointer_of(frame[2, 0]), (frame[2, 1], frame[2, 2] >> 2), np.int32)
-    links, upper_rows, upper_links = _integers(frame, 4), _integers(frame, 5)[0], _integers(frame, 8)
-    upper_table, upper_norms, level_starts = _bytes(frame, 6), _integers(frame, 7)[0], _longs(frame, 9)[0]
-    vectors, centre = _floats(frame, 10), _floats(frame, 11)[0]
+    table, norms, sketches, nibbles = codes_of(frame)
+    links = links_of(frame)
+    upper_rows, upper = upper_of(frame)
+    vectors, centre = vectors_of(frame)
     codes = (table, norms, nibbles, nibble_step)
 
-    nq, k = slots.shape
+    nq = queries.shape[0]
     lanes = min(LANES, nq)
-    room = max(links.shape[1], upper_links.shape[1]) + 4
+    # One query alone has nothing else to do while it waits: it asks for what it may need next.
+    ahead = lanes == 1
+    room = max(links.shape[1], upper[3].shape[1]) + 4
     state = np.full((lanes, _FIELDS), -1, np.int64)
     pools = np.empty((lanes, ef), np.int64)
     all_ids = np.empty((lanes, room), np.int32)
@@ -219,7 +200,7 @@ def answer_graph(
     all_seen = np.empty((lanes, _SEEN_MAX), np.int32)
     values = np.zeros((lanes, max(table.shape[1], 2 * nibbles.shape[1])), np.int8)
     # Ranked when all walks are done: vectors would drive what walks share out of the caches.
-    candidates = np.empty((nq, count), np.int32)
+    candidates = np.empty((nq, count), np.int32) if distances.shape[0] else slots
     begun = 0
     finished = 0
     scored = 0
@@ -239,22 +220,20 @@ def answer_graph(
                     hops += lane[_HOPS]
                     found = count_near(pool, lane[_SIZE], k, lane[_FUZZ], count)
                     for place in range(count):
-                        candidates[number, place] = (pool[place] & 0xFFFFFFFF) >> 1 if place < found else -1
+                        candidates[number, place] = _row(pool[place]) if place < found else -1
                     fewest = min(fewest, found)
                     finished += 1
                     lane[_QUERY] = -1
                 if begun == nq:
                     break
                 lane[_QUERY] = begun
-                ratio, offset = quantise_one(queries[begun], centre, step, metric == 0, reach, query[: table.shape[1]])
+                narrow = query[: table.shape[1]]
+                ratio, offset = quantise_one(queries[begun], centre, step, metric == 0, reach, narrow)
                 lane[_BIAS], lane[_LENGTH] = bias_of(query), length_of(query)
                 lane[_RATIO], lane[_OFFSET] = ratio, offset
                 lane[_FUZZ] = fuzz_of(blur, lane[_LENGTH])
                 begun += 1
-                narrow = query[: table.shape[1]]
-                place, more = descend(
-                    upper_table, upper_norms, upper_links, level_starts, narrow, _terms(lane), ids, out
-                )
+                place, more = descend(upper, narrow, _terms(lane), ids, out)
                 scored += more
                 ids[0], ids[1] = upper_rows[place], upper_rows[0]
                 entries = 1 if ids[0] == ids[1] else 2
@@ -262,18 +241,18 @@ def answer_graph(
                     node = ids[number]
                     met[node >> 6] |= np.uint64(1) << np.uint64(node & 63)
                     seen[number] = node
-                _score(codes, ids, entries, query, lane, out)
-                lane[_SIZE], _ = insert(pool, 0, ids, out, entries)
-                lane[_CURSOR] = 0
-                lane[_SCORED] = entries
-                lane[_HOPS] = 0
+                lane[_SCORED] = lane[_COUNT] = entries
+                lane[_SIZE] = lane[_FOLLOWING] = lane[_HOPS] = 0
+                lane[_WORST] = FAR
+                _keep(codes, links, query, lane, pool, ids, out)
             if lane[_QUERY] >= 0:
                 _expand(sketches, links, count, lane, pool, ids, met, seen)
         for at in range(lanes):
             if state[at, _QUERY] >= 0:
-                _sift(codes, sketches, fields, links, values[at], state[at], pools[at], all_ids[at], all_out[at])
+                _sift(codes, sketches, links, ahead, values[at], state[at], pools[at], all_ids[at], all_out[at])
         for at in range(lanes):
             if state[at, _QUERY] >= 0:
                 _keep(codes, links, values[at], state[at], pools[at], all_ids[at], all_out[at])
-    rank_all(vectors, queries, candidates, metric, slots, distances)
+    if distances.shape[0]:
+        rank_all(vectors, queries, candidates, metric, slots, distances)
     return fewest, scored, hops
