@@ -17,7 +17,7 @@ from vecdb.engine.events import Events, logger
 from vecdb.engine.view import View
 from vecdb.errors import FailedPrecondition, ResourceExhausted, VecdbError
 from vecdb.query.matching import Matchers
-from vecdb.results import MemoryUse
+from vecdb.results.stats import MemoryUse
 from vecdb.segment.layout import Role
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.room import Room

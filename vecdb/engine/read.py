@@ -12,7 +12,7 @@ from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.errors import InvalidArgument
 from vecdb.requests import GetRequest, ScrollRequest
-from vecdb.results import Page, Point
+from vecdb.results.points import Page, Point
 from vecdb.segment.ids import hash_keys, key_of
 from vecdb.types import F32Array, I64Array
 

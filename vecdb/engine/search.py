@@ -28,7 +28,7 @@ from vecdb.query.execute import (
 )
 from vecdb.query.plan import Strategy
 from vecdb.requests import SearchRequest, check_vectors
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.schema import VectorField
 from vecdb.segment.memtable import MemtableField
 from vecdb.segment.vectors import comparable

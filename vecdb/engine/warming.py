@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.state import CollectionState
-from vecdb.results import WarmReport
+from vecdb.results.warming import WarmReport
 from vecdb.segment.layout import Role
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.array_file import ArrayFile
