@@ -298,7 +298,7 @@ class MemoryBudget:
             before_bytes = self._taken_bytes()
             if before_bytes <= enough_bytes:
                 return
-            for role, file in reader.mapped_files():
+            for role, file in reader.files.mapped():
                 if role in roles:
                     file.release()
             if self._taken_bytes() < before_bytes:
@@ -317,4 +317,4 @@ class MemoryBudget:
 
 
 def _mapped_bytes(readers: Iterable[SegmentReader], by_address: Mapping[int, int]) -> int:
-    return sum(by_address.get(file.address, 0) for reader in readers for _, file in reader.mapped_files())
+    return sum(by_address.get(file.address, 0) for reader in readers for _, file in reader.files.mapped())

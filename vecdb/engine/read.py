@@ -88,7 +88,7 @@ def _next_rows(
     """At least the first ``wanted`` allowed rows of a part behind ``after``, as (hash, key, part, row)."""
     keys: Sequence[bytes]
     if isinstance(part, SegmentView):
-        hashes, rows = part.reader.hashes, part.reader.hash_rows.astype(np.int64)
+        hashes, rows = part.reader.keys.hashes, part.reader.keys.hash_rows.astype(np.int64)
         keys = part.reader.keys
     else:
         rows = part.memtable.sorted_by_hash(part.rows)
