@@ -2,6 +2,9 @@
 
 The public verbs live here once: they turn arguments into requests and hand these to the few ``run_*`` methods that the
 embedded engine and the client each implement. So both accept the same arguments and refuse the same ones.
+
+Every verb spells out its arguments, and hands them on one by one: so editors and ``help`` show each with its type and
+default, a wrong one is an error that names the verb, and a search pays nothing for their being gathered and spread.
 """
 
 from __future__ import annotations
