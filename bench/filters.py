@@ -26,7 +26,7 @@ from vecdb.api import Collection
 from vecdb.bench.sources import source_of
 from vecdb.engine.options import EngineOptions
 from vecdb.filter import Filter
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.types import AnyArray, F32Array, Metric
 
 BATCH_ROWS = 1_000

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from vecdb.explanation import Explanation as Explanation
     from vecdb.filter import Field as Field
     from vecdb.filter import Filter as Filter
-    from vecdb.results import BackupReport as BackupReport
-    from vecdb.results import CollectionStats as CollectionStats
-    from vecdb.results import Hit as Hit
-    from vecdb.results import Hits as Hits
-    from vecdb.results import Page as Page
-    from vecdb.results import Point as Point
-    from vecdb.results import PruneReport as PruneReport
-    from vecdb.results import RestoreReport as RestoreReport
-    from vecdb.results import WriteResult as WriteResult
+    from vecdb.results.backup import BackupReport as BackupReport
+    from vecdb.results.hits import Hit as Hit
+    from vecdb.results.hits import Hits as Hits
+    from vecdb.results.points import Page as Page
+    from vecdb.results.points import Point as Point
+    from vecdb.results.pruning import PruneReport as PruneReport
+    from vecdb.results.restore import RestoreReport as RestoreReport
+    from vecdb.results.stats import CollectionStats as CollectionStats
+    from vecdb.results.write import WriteResult as WriteResult
     from vecdb.schema import CollectionSchema as CollectionSchema
     from vecdb.schema import IndexKind as IndexKind
     from vecdb.schema import IndexSpec as IndexSpec
@@ -41,27 +41,27 @@ if TYPE_CHECKING:
     from vecdb.types import Metric as Metric
 
 _HOMES = {
-    "BackupReport": "vecdb.results",
+    "BackupReport": "vecdb.results.backup",
     "Collection": "vecdb.api",
     "CollectionSchema": "vecdb.schema",
-    "CollectionStats": "vecdb.results",
+    "CollectionStats": "vecdb.results.stats",
     "Database": "vecdb.api",
     "EngineOptions": "vecdb.engine.options",
     "Explanation": "vecdb.explanation",
     "Field": "vecdb.filter",
     "Filter": "vecdb.filter",
-    "Hit": "vecdb.results",
-    "Hits": "vecdb.results",
+    "Hit": "vecdb.results.hits",
+    "Hits": "vecdb.results.hits",
     "IndexKind": "vecdb.schema",
     "IndexSpec": "vecdb.schema",
     "Metric": "vecdb.types",
-    "Page": "vecdb.results",
-    "Point": "vecdb.results",
-    "PruneReport": "vecdb.results",
-    "RestoreReport": "vecdb.results",
+    "Page": "vecdb.results.points",
+    "Point": "vecdb.results.points",
+    "PruneReport": "vecdb.results.pruning",
+    "RestoreReport": "vecdb.results.restore",
     "VecdbError": "vecdb.errors",
     "VectorField": "vecdb.schema",
-    "WriteResult": "vecdb.results",
+    "WriteResult": "vecdb.results.write",
     "connect": "vecdb.client",
     "connect_async": "vecdb.client",
     "open": "vecdb.engine.opening",

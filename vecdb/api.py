@@ -2,6 +2,9 @@
 
 The public verbs live here once: they turn arguments into requests and hand these to the few ``run_*`` methods that the
 embedded engine and the client each implement. So both accept the same arguments and refuse the same ones.
+
+Every verb spells out its arguments, and hands them on one by one: so editors and ``help`` show each with its type and
+default, a wrong one is an error that names the verb, and a search pays nothing for their being gathered and spread.
 """
 
 from __future__ import annotations
@@ -30,17 +33,14 @@ from vecdb.arguments import (
 from vecdb.errors import NotFound
 from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import (
-    BackupReport,
-    CollectionStats,
-    CompactionReport,
-    Hits,
-    Page,
-    Point,
-    SnapshotInfo,
-    WarmReport,
-    WriteResult,
-)
+from vecdb.results.backup import BackupReport
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.hits import Hits
+from vecdb.results.points import Page, Point
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.stats import CollectionStats
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 

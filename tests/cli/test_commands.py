@@ -17,7 +17,7 @@ import vecdb
 from vecdb.cli import demo, serve, terminal
 from vecdb.cli.stats import _live_recall
 from vecdb.demo.report import CrashReport, DemoReport, Measures
-from vecdb.results import LiveRecall
+from vecdb.results.stats import LiveRecall
 
 
 def test_stats_of_all_and_of_one(vecdb_command, database):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.crash.history import BODY, GROUPS, METRICS, TITLE, State, ids_of
 from vecdb.api import Collection
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.types import F32Array, Metric, PointId
 
 K_MAX = 1_000

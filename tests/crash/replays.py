@@ -13,7 +13,7 @@ from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.engine.log_archive import LogArchive
 from vecdb.engine.point_in_time import Replay, Until
 from vecdb.engine.restore import restore_with
-from vecdb.results import RestoredCollection
+from vecdb.results.restore import RestoredCollection
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
 

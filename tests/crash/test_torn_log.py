@@ -26,7 +26,7 @@ from vecdb.engine.decide import PendingWrite
 from vecdb.engine.outcome import Outcome
 from vecdb.engine.writer import Writer
 from vecdb.errors import Corruption
-from vecdb.results import WriteResult
+from vecdb.results.write import WriteResult
 from vecdb.storage.io import FileSystem
 
 DURABLE = 6

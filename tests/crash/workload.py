@@ -26,7 +26,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.state import LOG, MIRROR
 from vecdb.errors import NotFound, ResourceExhausted, VecdbError
 from vecdb.kernels.protocol import Kernels
-from vecdb.results import WriteResult
+from vecdb.results.write import WriteResult
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
 from vecdb.storage.mirror import read_mirror

@@ -75,7 +75,7 @@ def require_told_by_segments(collection: Collection) -> None:
                 each.segment_id,
                 each.rows,
                 np.arange(each.rows),
-                row_hashes(each.hashes, each.hash_rows, each.rows) if each.rows else none,
+                row_hashes(each.keys.hashes, each.keys.hash_rows, each.rows) if each.rows else none,
                 each.seqs if each.rows else none,
                 each.keys.__getitem__,
                 deletes_of(each).keys,

@@ -111,13 +111,13 @@ def pretending(open_database, vectors, monkeypatch) -> Iterator[tuple[Pretending
     filled(database, vectors)
     for number, reader in enumerate(readers_of(database)):
         reader.searched_s = 1.0 + number
-        for role, file in reader.mapped_files():
+        for role, file in reader.files.mapped():
             fs.mapped[file.address] = 4 * MIB if role is Role.VECTORS else MIB // 2
     return fs, database
 
 
 def left(fs: Pretending, reader: SegmentReader) -> set[Role]:
-    return {role for role, file in reader.mapped_files() if file.address in fs.mapped}
+    return {role for role, file in reader.files.mapped() if file.address in fs.mapped}
 
 
 def settle(database: EmbeddedDatabase) -> None:
@@ -158,7 +158,7 @@ def test_filters_go_next_and_then_codes_and_graphs_of_what_was_not_searched_for_
     fs, database = pretending
     older, newer = readers_of(database)
     for reader in (older, newer):
-        for role, file in reader.mapped_files():
+        for role, file in reader.files.mapped():
             fs.mapped[file.address] = 4 * MIB if role is Role.CODES else 2 * MIB
     before = database.collection("c").stats().memory
     settle(database)
@@ -177,7 +177,7 @@ def test_what_cannot_be_kept_is_told_once_and_changes_no_answer(pretending, vect
     collection = database.collection("c")
     expected = answers(collection, vectors)
     older, _ = readers_of(database)
-    held = next(file.address for role, file in older.mapped_files() if role is Role.CODES)
+    held = next(file.address for role, file in older.files.mapped() if role is Role.CODES)
     fs.held.add(held)
     fs.mapped[held] = 13 * MIB
     for _ in range(3):

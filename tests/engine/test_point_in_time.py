@@ -22,7 +22,7 @@ from vecdb.engine.check import check_database
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.log_archive import LogArchive
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, NotFound
-from vecdb.results import RestoreReport
+from vecdb.results.restore import RestoreReport
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem
 

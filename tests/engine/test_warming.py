@@ -35,7 +35,7 @@ def resident(database: Any) -> dict[Role, int]:
     by_address = database._resources.budget._fs.mapped_bytes_by_address()
     found: dict[Role, int] = {}
     for reader in readers_of(database):
-        for role, file in reader.mapped_files():
+        for role, file in reader.files.mapped():
             found[role] = found.get(role, 0) + by_address.get(file.address, 0)
     return found
 
@@ -63,7 +63,7 @@ def test_the_next_search_has_nothing_to_wait_for(closed: None, open_database: An
 def test_without_vectors_they_are_left_where_they_are(closed: None, open_database: Any) -> None:
     database = open_database(NOT_AHEAD)
     database.collection("c").warm()
-    assert all(not file.verified for reader in readers_of(database) for role, file in reader.mapped_files()
+    assert all(not file.verified for reader in readers_of(database) for role, file in reader.files.mapped()
                if role is Role.VECTORS)  # fmt: skip
     assert all(field.has_open_graph for reader in readers_of(database) for field in reader._fields.values())
 
@@ -74,12 +74,12 @@ def test_what_the_budget_has_no_room_for_is_left_out(closed: None, open_database
     collection = database.collection("c")
     first = readers_of(database)[0]
     # Something of this database takes all but 40 kB.
-    fs.mapped[first.array_file(Role.SEQS).address] = MIB - 40_000 - database._resources.budget._computed_bytes
+    fs.mapped[first.files.array_file(Role.SEQS).address] = MIB - 40_000 - database._resources.budget._computed_bytes
     report = collection.warm(with_vectors=True)
     assert report.resident_bytes > 0
     assert report.left_out_bytes > 0
     for reader in readers_of(database):
-        assert all(file.verified for role, file in reader.mapped_files() if role in SEARCHED)
+        assert all(file.verified for role, file in reader.files.mapped() if role in SEARCHED)
 
 
 def test_a_damaged_file_is_named(closed: None, open_database: Any, tmp_path: Any) -> None:

@@ -16,7 +16,8 @@ from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.engine.options import EngineOptions
 from vecdb.errors import InvalidArgument, NotFound
-from vecdb.results import Hits, WriteResult
+from vecdb.results.hits import Hits
+from vecdb.results.write import WriteResult
 from vecdb.schema import IndexSpec
 from vecdb.types import F32Array, Metric, PointId
 

@@ -34,7 +34,8 @@ from vecdb.engine.database import EmbeddedDatabase, choose_kernels
 from vecdb.engine.options import EngineOptions
 from vecdb.errors import InvalidArgument
 from vecdb.filter import Field
-from vecdb.results import Point, WriteResult
+from vecdb.results.points import Point
+from vecdb.results.write import WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec, VectorField
 from vecdb.types import F32Array, Metric, PointId
 

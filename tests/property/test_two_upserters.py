@@ -13,7 +13,7 @@ from tests.trust import Trust
 from vecdb.api import Collection
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
-from vecdb.results import WriteResult
+from vecdb.results.write import WriteResult
 
 IDS = 24
 SHARED = range(8, 16)

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 from vecdb.explanation import Explanation, PartExplanation
-from vecdb.results import (
-    CollectionStats,
-    FieldCalibration,
-    Hits,
-    LiveRecall,
-    MemoryUse,
-    Point,
-    WarmReport,
-    WriteResult,
-)
+from vecdb.results.hits import Hits
+from vecdb.results.points import Point
+from vecdb.results.stats import CollectionStats, FieldCalibration, LiveRecall, MemoryUse
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.explanations import decode_explanation, encode_explanation
 from vecdb.wire.replies import (

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 from vecdb.archive.tar import COLLECTION_ID, DATA_NAME, METADATA, collection_member
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument
-from vecdb.results import BackupReport, CollectionBackup
+from vecdb.results.backup import BackupReport, CollectionBackup
 from vecdb.schema import check_name
 
 FORMAT: Final = "vecdb backup"

@@ -17,7 +17,8 @@ from vecdb.cli.target import add_connect_arguments, open_target, split_target
 from vecdb.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from vecdb.results import BackupReport, PrunedCollection
+    from vecdb.results.backup import BackupReport
+    from vecdb.results.pruning import PrunedCollection
 
 STANDARD_OUTPUT = "-"
 

@@ -13,7 +13,7 @@ from vecdb.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from vecdb.api import Collection
-    from vecdb.results import CompactionReport
+    from vecdb.results.compaction import CompactionReport
 
 TIMEOUT_S = 24 * 3600.0
 

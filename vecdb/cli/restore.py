@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vecdb.results import RestoredCollection
+    from vecdb.results.restore import RestoredCollection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vecdb.arguments import RecallArgument
     from vecdb.cli.terminal import Terminal
     from vecdb.explanation import Explanation
-    from vecdb.results import Hit, Hits
+    from vecdb.results.hits import Hit, Hits
     from vecdb.types import PointId
 
 EMBEDDERS = ("wordllama",)

@@ -13,7 +13,7 @@ from vecdb.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from vecdb.api import Collection
-    from vecdb.results import LiveRecall
+    from vecdb.results.stats import LiveRecall
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

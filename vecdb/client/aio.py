@@ -43,17 +43,14 @@ from vecdb.client.connection import (
 from vecdb.client.sessions import SessionLost
 from vecdb.errors import NotFound
 from vecdb.explanation import Explanation
-from vecdb.results import (
-    BackupReport,
-    CollectionStats,
-    CompactionReport,
-    Hits,
-    Page,
-    Point,
-    SnapshotInfo,
-    WarmReport,
-    WriteResult,
-)
+from vecdb.results.backup import BackupReport
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.hits import Hits
+from vecdb.results.points import Page, Point
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.stats import CollectionStats
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.schema import CollectionSchema, IndexSpec
 from vecdb.types import Metric, Payload, PointId
 

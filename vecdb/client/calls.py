@@ -26,16 +26,13 @@ from vecdb.requests import (
     check_against_schema,
     check_search,
 )
-from vecdb.results import (
-    CollectionStats,
-    CompactionReport,
-    Hits,
-    Page,
-    Point,
-    SnapshotInfo,
-    WarmReport,
-    WriteResult,
-)
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.hits import Hits
+from vecdb.results.points import Page, Point
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.stats import CollectionStats
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.schema import NAME_BYTES_MAX, CollectionSchema, check_name
 from vecdb.v1 import vecdb_pb2
 from vecdb.wire.explanations import decode_explanation

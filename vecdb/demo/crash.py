@@ -26,7 +26,7 @@ from vecdb.demo.report import CrashReport
 from vecdb.demo.row import Row
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.errors import Internal
-from vecdb.results import Point
+from vecdb.results.points import Point
 
 BATCH_ROWS = 20
 KILL_AFTER_S_MIN, KILL_AFTER_S_MAX = 0.4, 1.6

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vecdb.api import Collection
 from vecdb.demo.embedder import Embedder
 from vecdb.demo.screen import Answer
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 
 ANSWERS_PER_QUESTION = 3
 SNIPPET_CHARACTERS_MAX = 150

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vecdb.results import Point
+from vecdb.results.points import Point
 from vecdb.types import F32Array, Payload
 
 VECTOR_ERROR_MAX = 1e-5

@@ -21,7 +21,7 @@ from vecdb.demo.screen import Screen
 from vecdb.demo.telling import short_path, tell_crash, tell_measures, tell_summary
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
-from vecdb.results import CollectionStats
+from vecdb.results.stats import CollectionStats
 
 COLLECTION = "passages"
 PAYLOAD_KEYS = frozenset({"title", "module", "package", "text", "kind", "line"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vecdb.demo.report import CrashReport, DemoReport, Measures
 from vecdb.demo.screen import Screen
-from vecdb.results import CollectionStats
+from vecdb.results.stats import CollectionStats
 
 IN_FLIGHT = {
     "all": "one batch was begun and not acknowledged; all of it is there",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vecdb.engine.recall_ledger import RECALLS
 from vecdb.engine.view import View
 from vecdb.index.hnsw import RecallCurves
-from vecdb.results import FieldCalibration
+from vecdb.results.stats import FieldCalibration
 from vecdb.schema import CollectionSchema
 
 _K = 10

@@ -133,7 +133,7 @@ class CollectionCheck:
         before = len(notes.problems)
         for file in entry.files:
             with notes.reading(file.ref.name, files=1):
-                reader.verify(file)
+                reader.files.verify(file)
         if len(notes.problems) > before:
             return
         with notes.reading(name):
@@ -161,7 +161,7 @@ class CollectionCheck:
             notes.wrong(name if file is None else file.ref.name, f"{name}: {message}")
         for declared in manifest.schema.vectors:
             if entry.file(Role.GRAPH, declared.name) is not None:
-                arrays = reader.array_file(Role.GRAPH, declared.name).arrays
+                arrays = reader.files.array_file(Role.GRAPH, declared.name).arrays
                 rows, digest = reader.field(declared.name).slots, content_digest(arrays)
                 notes.graphs.append(GraphDigest(self._called, entry.segment_id, declared.name, rows, digest))
         self._vectors(name, reader, entry, manifest.schema)
@@ -252,7 +252,7 @@ def _history(reader: SegmentReader, entry: SegmentEntry) -> History:
         _decode_request(encoded, "journal")
     rows = np.arange(entry.rows)
     none = np.zeros(0, np.uint64)
-    hashes = row_hashes(reader.hashes, reader.hash_rows, entry.rows) if entry.rows else none
+    hashes = row_hashes(reader.keys.hashes, reader.keys.hash_rows, entry.rows) if entry.rows else none
     return History(
         entry.segment_id,
         entry.rows,

@@ -11,7 +11,13 @@ from vecdb.engine.store import OpenCollection
 from vecdb.engine.uninterrupted import in_order, uninterrupted
 from vecdb.explanation import Explanation
 from vecdb.requests import CountRequest, GetRequest, ScrollRequest, SearchRequest, WriteRequest
-from vecdb.results import CollectionStats, CompactionReport, Hits, Page, Point, SnapshotInfo, WarmReport, WriteResult
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.hits import Hits
+from vecdb.results.points import Page, Point
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.stats import CollectionStats
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.schema import CollectionSchema
 
 Result = TypeVar("Result")

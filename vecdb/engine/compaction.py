@@ -33,7 +33,7 @@ from vecdb.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from vecdb.results import CompactionReport
+from vecdb.results.compaction import CompactionReport
 from vecdb.segment.journal import deletes_of
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.io import DiskFull

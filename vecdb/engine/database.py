@@ -41,7 +41,8 @@ from vecdb.errors import (
 )
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import SearchRequest
-from vecdb.results import BackupReport, Hits
+from vecdb.results.backup import BackupReport
+from vecdb.results.hits import Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import DiskFull, FileSystem

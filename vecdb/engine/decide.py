@@ -23,7 +23,7 @@ from vecdb.engine.state import CollectionState
 from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.filter import Filter
 from vecdb.requests import DeleteRequest, UpsertRequest, WriteRequest
-from vecdb.results import WriteResult
+from vecdb.results.write import WriteResult
 from vecdb.segment.ids import hash_keys, key_of
 from vecdb.segment.memtable import PreparedBatch, prepare
 from vecdb.types import PointId

@@ -26,7 +26,7 @@ def misfits(
     """(role, field, what is wrong) of each derived file that does not fit; all files must be whole."""
     if not entry.rows:
         return
-    if not index_fits(reader.keys[:], reader.hashes, reader.hash_rows, hash_key):
+    if not index_fits(reader.keys[:], reader.keys.hashes, reader.keys.hash_rows, hash_key):
         yield Role.IDS, "", "the id index does not fit the ids"
     for name in reader.field_names:
         try:

@@ -13,7 +13,7 @@ from vecdb.engine.catalogue import CatalogueEntry
 from vecdb.engine.leases import Lease, Leases, Opened
 from vecdb.errors import NotFound
 from vecdb.requests import SearchRequest
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 
 
 class Lookup(Generic[Opened]):

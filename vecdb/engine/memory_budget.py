@@ -17,7 +17,7 @@ from vecdb.engine.events import Events, logger
 from vecdb.engine.view import View
 from vecdb.errors import FailedPrecondition, ResourceExhausted, VecdbError
 from vecdb.query.matching import Matchers
-from vecdb.results import MemoryUse
+from vecdb.results.stats import MemoryUse
 from vecdb.segment.layout import Role
 from vecdb.segment.reader import SegmentReader
 from vecdb.segment.room import Room
@@ -298,7 +298,7 @@ class MemoryBudget:
             before_bytes = self._taken_bytes()
             if before_bytes <= enough_bytes:
                 return
-            for role, file in reader.mapped_files():
+            for role, file in reader.files.mapped():
                 if role in roles:
                     file.release()
             if self._taken_bytes() < before_bytes:
@@ -317,4 +317,4 @@ class MemoryBudget:
 
 
 def _mapped_bytes(readers: Iterable[SegmentReader], by_address: Mapping[int, int]) -> int:
-    return sum(by_address.get(file.address, 0) for reader in readers for _, file in reader.mapped_files())
+    return sum(by_address.get(file.address, 0) for reader in readers for _, file in reader.files.mapped())

@@ -103,7 +103,7 @@ class Merger:
             reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set, self._crew, lent))
         for file in reader.entry.files:
             state.check_not_closing()
-            reader.array_file(file.role, file.field).verify()
+            reader.files.array_file(file.role, file.field).verify()
         for name in reader.field_names if reader.rows else ():
             field = reader.field(name)
             _ = field.graph if field.has_graph else field.codes

@@ -20,7 +20,7 @@ from vecdb.engine.store import OpenCollection
 from vecdb.engine.threads import Threads
 from vecdb.errors import FailedPrecondition, InvalidArgument, NotFound
 from vecdb.kernels.protocol import Kernels
-from vecdb.results import RestoredCollection
+from vecdb.results.restore import RestoredCollection
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.wal import Log
 

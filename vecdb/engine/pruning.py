@@ -11,7 +11,7 @@ from pathlib import Path
 from vecdb.archive.manifest import BackupManifest
 from vecdb.archive.reading import Archive
 from vecdb.engine.log_archive import LogArchive
-from vecdb.results import PrunedCollection, PruneReport
+from vecdb.results.pruning import PrunedCollection, PruneReport
 from vecdb.storage.io import FileSystem
 
 

@@ -12,7 +12,7 @@ from vecdb.engine.state import CollectionState
 from vecdb.engine.view import PartView, SegmentView, View
 from vecdb.errors import InvalidArgument
 from vecdb.requests import GetRequest, ScrollRequest
-from vecdb.results import Page, Point
+from vecdb.results.points import Page, Point
 from vecdb.segment.ids import hash_keys, key_of
 from vecdb.types import F32Array, I64Array
 
@@ -88,7 +88,7 @@ def _next_rows(
     """At least the first ``wanted`` allowed rows of a part behind ``after``, as (hash, key, part, row)."""
     keys: Sequence[bytes]
     if isinstance(part, SegmentView):
-        hashes, rows = part.reader.hashes, part.reader.hash_rows.astype(np.int64)
+        hashes, rows = part.reader.keys.hashes, part.reader.keys.hash_rows.astype(np.int64)
         keys = part.reader.keys
     else:
         rows = part.memtable.sorted_by_hash(part.rows)

@@ -28,7 +28,7 @@ from vecdb.engine.threads import Threads
 from vecdb.errors import FailedPrecondition, NotFound, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import SearchRequest
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.schema import CollectionSchema, check_name
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.environment import state_pages

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vecdb.query.correction import NO_CORRECTION, Correction, CorrectionOf, uncorrected
-from vecdb.results import LiveRecall
+from vecdb.results.stats import LiveRecall
 from vecdb.types import AnyArray
 
 RECALLS = (0.9, 0.95, 0.99)

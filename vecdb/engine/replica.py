@@ -37,7 +37,9 @@ from vecdb.engine.view import SegmentView, View
 from vecdb.errors import Corruption, FailedPrecondition, Unavailable, VecdbError
 from vecdb.kernels.protocol import Kernels
 from vecdb.requests import WriteRequest
-from vecdb.results import CompactionReport, SnapshotInfo, WriteResult
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.write import WriteResult
 from vecdb.segment.layout import Role, SegmentEntry
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.directory import MmapDirectory

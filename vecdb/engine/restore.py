@@ -29,7 +29,8 @@ from vecdb.engine.recovery import write_metadata
 from vecdb.engine.root import CATALOGUE, COLLECTIONS
 from vecdb.engine.state import LOG
 from vecdb.errors import Corruption, FailedPrecondition, InvalidArgument, NotFound, VecdbError
-from vecdb.results import BackupReport, RestoredCollection, RestoreReport
+from vecdb.results.backup import BackupReport
+from vecdb.results.restore import RestoredCollection, RestoreReport
 from vecdb.storage.array_copy import verified_pieces
 from vecdb.storage.directory import MmapDirectory
 from vecdb.storage.io import FileSystem, translating

@@ -28,7 +28,7 @@ from vecdb.query.execute import (
 )
 from vecdb.query.plan import Strategy
 from vecdb.requests import SearchRequest, check_vectors
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.schema import VectorField
 from vecdb.segment.memtable import MemtableField
 from vecdb.segment.vectors import comparable
@@ -246,7 +246,7 @@ def read_hits(
     if request.with_payloads:
         for number in _found(ranked):
             part = parts[number]
-            if isinstance(part, SegmentView) and not part.reader.payloads_verified:
+            if isinstance(part, SegmentView) and not part.reader.payloads.verified:
                 _verify_payloads(part, ranked, number)
             payloads[number] = part.payload_getter()
     scores, distances = outside(ranked.distances, search.declared.metric)
@@ -317,7 +317,7 @@ def _found(ranked: Ranked) -> Sequence[int]:
 
 def _verify_payloads(part: SegmentView, ranked: Ranked, number: int) -> None:
     """Verify the payloads of the hits of a part now: when they are looked at, its files may be gone; the map is not."""
-    part.reader.ensure_payloads(np.unique(ranked.rows[(ranked.parts == number) & (ranked.rows >= 0)]))
+    part.reader.payloads.ensure(np.unique(ranked.rows[(ranked.parts == number) & (ranked.rows >= 0)]))
 
 
 def outside(distances: F32Array, metric: Metric) -> tuple[F32Array, F32Array]:

@@ -15,7 +15,7 @@ from vecdb.engine.snapshot_file import read_live, write_live
 from vecdb.engine.state import CollectionState
 from vecdb.engine.view import SegmentView, View
 from vecdb.errors import AlreadyExists, NotFound, ResourceExhausted, Unavailable
-from vecdb.results import SnapshotInfo
+from vecdb.results.snapshot import SnapshotInfo
 from vecdb.schema import check_name
 from vecdb.segment.layout import SegmentEntry
 from vecdb.segment.reader import SegmentReader

@@ -46,16 +46,13 @@ from vecdb.requests import (
     check_scroll,
     check_search,
 )
-from vecdb.results import (
-    CollectionStats,
-    CompactionReport,
-    Hits,
-    Page,
-    Point,
-    SnapshotInfo,
-    WarmReport,
-    WriteResult,
-)
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.hits import Hits
+from vecdb.results.points import Page, Point
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.stats import CollectionStats
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.schema import CollectionSchema
 
 READ_AFTER_TIMEOUT_S = 30.0

@@ -54,7 +54,7 @@ class Verifier:
 
     def _verify(self, reader: SegmentReader, file: SegmentFile) -> None:
         try:
-            reader.array_file(file.role, file.field).verify()
+            reader.files.array_file(file.role, file.field).verify()
         except Corruption as error:
             # Searches that need the damaged rows fail by themselves; the others go on, and so do the other files.
             self._state.tell_damage(error)

@@ -36,7 +36,7 @@ class SegmentView:
 
     def payload_getter(self) -> Callable[[int], bytes]:
         """What gives the payload of a row that was verified."""
-        payload_of = self.reader.packed_payloads.__getitem__
+        payload_of = self.reader.payloads.packed.__getitem__
         room = self.reader.room
         if room is None:
             return payload_of
@@ -97,7 +97,7 @@ class View:
         parts = np.full(len(ids), -1, np.int64)
         rows = np.full(len(ids), -1, np.int64)
         for number, segment in enumerate(self.segments):
-            found = segment.reader.locate(keys, hashes)
+            found = segment.reader.keys.locate(keys, hashes)
             at = np.flatnonzero(found >= 0)
             if at.shape[0]:
                 at = at[segment.live.bitmap().contains(found[at])]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.state import CollectionState
-from vecdb.results import WarmReport
+from vecdb.results.warming import WarmReport
 from vecdb.segment.layout import Role
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.array_file import ArrayFile
@@ -60,16 +60,16 @@ def warm(state: CollectionState, budget: MemoryBudget, *, with_vectors: bool) ->
 def _searched(state: CollectionState, reader: SegmentReader) -> list[ArrayFile]:
     """The files of a segment that searches walk through, verified."""
     state.check_not_closing()
-    files = [reader.array_file(Role.IDS)]
+    files = [reader.files.array_file(Role.IDS)]
     for name in reader.field_names:
         roles = (Role.CODES, Role.GRAPH) if reader.field(name).has_graph else (Role.CODES,)
-        files += [reader.array_file(role, name) for role in roles]
+        files += [reader.files.array_file(role, name) for role in roles]
     return files
 
 
 def _vectors(state: CollectionState, reader: SegmentReader) -> list[ArrayFile]:
     """The float32 vectors of a segment, verified."""
-    files = [reader.array_file(Role.VECTORS, name) for name in reader.field_names]
+    files = [reader.files.array_file(Role.VECTORS, name) for name in reader.field_names]
     for file in files:
         state.check_not_closing()
         file.verify()

@@ -21,7 +21,7 @@ from vecdb.engine.replay import Room
 from vecdb.engine.state import CollectionState
 from vecdb.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from vecdb.requests import BATCH_ROWS_MAX
-from vecdb.results import WriteResult
+from vecdb.results.write import WriteResult
 from vecdb.segment.memtable import ROWS_FIRST
 from vecdb.storage.io import DiskFull
 

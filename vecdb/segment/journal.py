@@ -69,7 +69,7 @@ def deletes_of(reader: SegmentReader) -> Deletes:
     """The deletes that a segment tells of."""
     if reader.entry.file(Role.JOURNAL) is None:
         return NO_DELETES
-    return Deletes(tuple(_unpacked(reader, "key_offsets", "keys")), reader.array(Role.JOURNAL, "seqs"))
+    return Deletes(tuple(_unpacked(reader, "key_offsets", "keys")), reader.files.array(Role.JOURNAL, "seqs"))
 
 
 def requests_of(reader: SegmentReader) -> list[bytes]:
@@ -80,6 +80,6 @@ def requests_of(reader: SegmentReader) -> list[bytes]:
 
 
 def _unpacked(reader: SegmentReader, offsets_name: str, bytes_name: str) -> list[bytes]:
-    offsets = reader.array(Role.JOURNAL, offsets_name)
-    packed = Packed(offsets, reader.array(Role.JOURNAL, bytes_name))
+    offsets = reader.files.array(Role.JOURNAL, offsets_name)
+    packed = Packed(offsets, reader.files.array(Role.JOURNAL, bytes_name))
     return [packed[number] for number in range(offsets.shape[0] - 1)]

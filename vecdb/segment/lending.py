@@ -43,5 +43,5 @@ def lent_graph(sources: Sequence[MergeSource], declared: VectorField) -> LentGra
     rows = np.full(all_slots, -1, np.int32)
     first = sum(counts[:largest])
     rows[kept] = np.arange(first, first + kept.shape[0], dtype=np.int32)
-    lent = LentGraph.from_arrays(reader.array_file(Role.GRAPH, declared.name).arrays, rows)
+    lent = LentGraph.from_arrays(reader.files.array_file(Role.GRAPH, declared.name).arrays, rows)
     return lent if lent.links.shape[1] == 2 * declared.index.m else None

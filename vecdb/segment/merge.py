@@ -78,7 +78,7 @@ def kept_deletes(sources: Iterable[SegmentReader], others: Sequence[SegmentReade
     hashes = deletes.hashes(hash_key)
     needed = np.zeros(len(deletes.keys), np.bool_)
     for other in others:
-        rows = other.locate(deletes.keys, hashes)
+        rows = other.keys.locate(deletes.keys, hashes)
         at = np.flatnonzero(rows >= 0)
         if not at.shape[0]:
             continue
@@ -123,7 +123,7 @@ def write_merged(
         for file in source.reader.entry.files:
             if file.role in _COPIED:
                 go_on()
-                source.reader.array_file(file.role, file.field).verify()
+                source.reader.files.array_file(file.role, file.field).verify()
     if merge.rows:
         sources = [source for source in merge.sources if source.rows.shape[0]]
         writer.write(Role.IDS, {**_id_index(sources), **_packed(sources, Role.IDS, "key_offsets", "keys", go_on)})
@@ -142,7 +142,7 @@ def _id_index(sources: Sequence[MergeSource]) -> dict[str, AnyArray]:
     hashes: list[U64Array] = []
     for source in sources:
         by_row = np.empty(source.reader.rows, np.uint64)
-        by_row[source.reader.hash_rows] = source.reader.hashes
+        by_row[source.reader.keys.hash_rows] = source.reader.keys.hashes
         hashes.append(by_row[source.rows])
     joined = np.concatenate(hashes)
     order = np.argsort(joined, kind="stable")
@@ -156,14 +156,14 @@ def _packed(
     starts: list[I64Array] = []
     lengths: list[I64Array] = []
     for source in sources:
-        offsets = source.reader.array(role, offsets_name).astype(np.int64)
+        offsets = source.reader.files.array(role, offsets_name).astype(np.int64)
         starts.append(offsets[source.rows])
         lengths.append(offsets[source.rows + 1] - starts[-1])
     ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths])).astype(np.uint64)
 
     def chunks() -> Iterator[AnyArray]:
         for source, first, length in zip(sources, starts, lengths, strict=True):
-            data = source.reader.array(role, bytes_name)
+            data = source.reader.files.array(role, bytes_name)
             for piece in _pieces(length):
                 go_on()
                 yield _gather(data, first[piece], length[piece])

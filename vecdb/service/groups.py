@@ -23,7 +23,7 @@ from vecdb.api import Database
 from vecdb.errors import InvalidArgument
 from vecdb.norms import ordinary_length
 from vecdb.requests import SearchRequest
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.service.costs import HELD_S_OUTRAGEOUS, SearchCosts
 from vecdb.service.deadlines import Deadline
 from vecdb.v1 import vecdb_pb2

@@ -12,18 +12,13 @@ from dataclasses import asdict
 import numpy as np
 
 from vecdb.requests import VectorColumn
-from vecdb.results import (
-    CollectionStats,
-    CompactionReport,
-    FieldCalibration,
-    Hits,
-    LiveRecall,
-    MemoryUse,
-    Point,
-    SnapshotInfo,
-    WarmReport,
-    WriteResult,
-)
+from vecdb.results.compaction import CompactionReport
+from vecdb.results.hits import Hits
+from vecdb.results.points import Point
+from vecdb.results.snapshot import SnapshotInfo
+from vecdb.results.stats import CollectionStats, FieldCalibration, LiveRecall, MemoryUse
+from vecdb.results.warming import WarmReport
+from vecdb.results.write import WriteResult
 from vecdb.types import F32Array
 from vecdb.v1 import values_pb2, vecdb_pb2
 from vecdb.wire.ids import decode_ids, encode_ids

@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb.bench.engines.protocol import BenchVectors, Bound, Engine, few_of, padded_rows
 from vecdb.bench.memory import allocated_bytes
-from vecdb.results import Hits
+from vecdb.results.hits import Hits
 from vecdb.schema import IndexKind, IndexSpec
 from vecdb.types import F32Array, I64Array
 
