@@ -6,6 +6,8 @@ in the same order, so they report the same bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from vecdb.kernels.cpu.cache import kernel, part
@@ -20,6 +22,9 @@ COSINE = 2
 _BLOCK_ROWS = 64
 _TILE = TARGET.query_tile
 _LINE_FLOATS = 16
+_AHEAD_ROWS = 12
+_AHEAD_BYTES = 24 * 1024
+"""So many vectors, or so much of them, are on their way while others are compared: about what a core can wait for."""
 
 
 @part
@@ -93,40 +98,53 @@ def scan_topk(
 
 
 @part
+def fetch_row(vectors: AnyArray, row: int) -> None:
+    """Ask for a vector."""
+    dim = vectors.shape[1]
+    start = np.int64(row) * dim
+    for line in range(0, dim, _LINE_FLOATS):
+        prefetch(vectors, start + line)
+
+
+@part
 def rank_all(
     vectors: AnyArray, queries: AnyArray, candidates: AnyArray, metric: int, slots: AnyArray, distances: AnyArray
 ) -> None:
     """Write the nearest of each line of ``candidates`` (nq, c), -1 skipped, to ``slots`` and ``distances`` (nq, k)."""
     nq, k = slots.shape
-    width = candidates.shape[1]
-    dim = vectors.shape[1]
-    ids = np.empty(width + 4, np.int32)
+    # One list for all queries: what is asked for ahead goes on from one query to the next.
+    rows = np.empty(candidates.size + 4, np.int32)
+    ends = np.empty(nq, np.int64)
+    count: Any = 0
+    for query in range(nq):
+        for number in range(candidates.shape[1]):
+            row = candidates[query, number]
+            rows[count] = row
+            count += np.int64(row >= 0)
+        ends[query] = count
+    for spare in range(count, count + 4):
+        rows[spare] = 0  # a whole tile, whose surplus is not looked at
     out = np.empty(4, np.float32)
     heap = np.empty(k, np.int64)
+    ahead = min(max(_AHEAD_BYTES // (4 * vectors.shape[1]), 4), _AHEAD_ROWS)
+    asked = 0
+    at: Any = 0
     for query in range(nq):
-        count = 0
-        for number in range(width):
-            row = candidates[query, number]
-            if row >= 0:
-                ids[count] = row
-                count += 1
         heap[:] = EMPTY
-        if count:
-            for spare in range(count, (count + 3) & ~3):
-                ids[spare] = ids[count - 1]
-        for at in range(0, count, 4):
-            for row in range(at + 4, min(at + 8, count)):
-                start = np.int64(ids[row]) * dim
-                for line in range(0, dim, _LINE_FLOATS):
-                    prefetch(vectors, start + line)
+        while at < ends[query]:
+            while asked < min(at + ahead, count):
+                fetch_row(vectors, rows[asked])
+                asked += 1
             if metric == L2:
-                l2_tile_1(vectors, ids, at, queries, query, out)
+                l2_tile_1(vectors, rows, at, queries, query, out)
             else:
-                dot_tile_1(vectors, ids, at, queries, query, out)
-            for row in range(min(4, count - at)):
-                key = key_of(_distance(out[row], metric), ids[at + row])
+                dot_tile_1(vectors, rows, at, queries, query, out)
+            size = min(4, ends[query] - at)
+            for number in range(size):
+                key = key_of(_distance(out[number], metric), rows[at + number])
                 if key < heap[0]:
                     sink(heap, k, key)
+            at += size
         _report(heap, slots[query], distances[query])
 
 
