@@ -16,7 +16,7 @@ from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
-from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, Breadth
+from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, K_WALKED_MIN, Breadth
 from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.kernels.arrays import Beam, Graph, Originals, UpperLayers
@@ -27,8 +27,6 @@ _DEFAULT_RECALL = 0.95
 _RERANK_FACTOR = 4
 _RERANK_MIN = 32
 """At most so many rows are ranked by their vectors; mostly the walk is precise enough for far fewer."""
-K_WALKED_MIN = 10
-"""A walk for fewer results looks for so many: where it ended by the distance of the first would be chance."""
 
 
 class HnswIndex:
