@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 from weakref import ref
 
@@ -43,6 +43,8 @@ class SegmentReader:
         What the manifest says of the segment.
     room
         The budget of memory that it keeps to, if there is one.
+    go_on
+        Called every few milliseconds while a graph is opened; whatever it raises ends that, and nothing is kept of it.
 
     Attributes
     ----------
@@ -57,10 +59,12 @@ class SegmentReader:
         schema: CollectionSchema,
         kernels: Kernels,
         room: Room | None = None,
+        go_on: Callable[[], None] | None = None,
     ) -> None:
         self.entry = entry
         self.rows = entry.rows
         self.room = room
+        self.go_on = go_on
         self.searched_s = 0.0
         self._directory = directory
         self._schema = schema
@@ -355,8 +359,10 @@ class SegmentField:
         # Held here: to keep to a budget another thread may give up the one that is kept.
         graph = self._graph
         if graph is None:
-            arrays = _held(self._reader_of).array_file(Role.GRAPH, self._declared.name).arrays
-            graph = self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
+            reader = _held(self._reader_of)
+            arrays = reader.array_file(Role.GRAPH, self._declared.name).arrays
+            vectors = self.vectors.vectors
+            graph = self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, vectors, reader.go_on)
             if self._room is not None:
                 self._room.note_built()
         self._settle()

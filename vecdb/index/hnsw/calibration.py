@@ -136,7 +136,8 @@ class Calibration:
             return
         yield
         links = yield from _without(self._graph["links"], sample)
-        index = HnswIndex.from_arrays(self._kernels, {**self._graph, "links": links}, self._codes, self._vectors)
+        stripped = {**self._graph, "links": links}
+        index = yield from HnswIndex.opening(self._kernels, stripped, self._codes, self._vectors)
         if self._ensure is not None:
             # What is right is told by vectors: codes may not tell rows apart.
             self._ensure(np.arange(rows))
