@@ -19,7 +19,6 @@ from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.errors import Cancelled, Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
 from vecdb.index.hnsw import Calibration, Crew, HnswBuilder, HnswParams, LentGraph
-from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, IndexKind, VectorField
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.reader import SegmentReader
@@ -38,15 +37,17 @@ def lacking_graphs(entry: SegmentEntry, schema: CollectionSchema, options: Engin
 
 
 def build_graph(
+    state: CollectionState,
     reader: SegmentReader,
     declared: VectorField,
     writer: SegmentWriter,
-    kernels: Kernels,
     go_on: Callable[[], None],
     crew: Crew,
     lent: LentGraph | None = None,
 ) -> SegmentFile:
     """Build the graph of a field, calibrate it, and write both.
+
+    Vectors that are damaged leave it uncalibrated, and are told of: it comes from codes alone.
 
     Parameters
     ----------
@@ -63,6 +64,7 @@ def build_graph(
     spec = declared.index
     params = HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed)
     field = reader.field(declared.name)
+    kernels = state.kernels
     builder = HnswBuilder(kernels, field.codes, params, crew, lent)
     builder.run(stopped)
     graph = builder.arrays()
@@ -71,8 +73,9 @@ def build_graph(
         calibration.run(stopped)
         curves = calibration.arrays()
     except Corruption as error:
-        # The graph comes from codes alone; whoever needs the damaged vectors is told by its own search.
-        logging.getLogger(__name__).warning("graph_not_calibrated field=%s error=%s", declared.name, error)
+        # Whoever needs these vectors is told once more, by its own search.
+        state.tell_damage(error)
+        state.events.report("graph_not_calibrated", segment=reader.segment_id, file=error.field)
         curves = {}
     return writer.write(Role.GRAPH, {**graph, **curves}, declared.name)
 
@@ -217,7 +220,7 @@ class Indexer:
         state = self._state
         number = reader.entry.segment_id
         writer = SegmentWriter(state.directory, number, state.manifest.schema)
-        file = build_graph(reader, declared, writer, state.kernels, lambda: self._go_on(number), self._crew)
+        file = build_graph(state, reader, declared, writer, lambda: self._go_on(number), self._crew)
         with state.replacing:
             if state.manifest.segment(reader.segment_id) is None:
                 # It was merged into another one meanwhile.

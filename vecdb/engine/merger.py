@@ -100,7 +100,7 @@ class Merger:
         reader = state.open_segment(entry)
         for declared in lacking_graphs(entry, schema, state.options):
             lent = self._lent(merge, declared)
-            file = build_graph(reader, declared, writer, state.kernels, state.check_not_closing, self._crew, lent)
+            file = build_graph(state, reader, declared, writer, state.check_not_closing, self._crew, lent)
             reader.attach(file)
         for file in reader.entry.files:
             state.check_not_closing()
