@@ -167,9 +167,7 @@ def _plan(
         searches.append(PartSearch(field, None if count == part.rows else allowed))
     costs = DEFAULT_COSTS
     if any(each.allowed_rows is not None and each.part.has_graph for each in searches):
-        costs = state.options.search_costs or costs_of(
-            state.kernels, stride_bytes(declared.dim), measure=where is not None
-        )
+        costs = state.options.search_costs or costs_of(state.kernels, stride_bytes(declared.dim))
     planned = plan_parts(
         searches,
         request.k,
