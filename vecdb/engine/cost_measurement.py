@@ -12,6 +12,7 @@ from vecdb.engine.threads import Pool
 from vecdb.errors import ResourceExhausted
 from vecdb.kernels.arrays import stride_bytes
 from vecdb.query.costs import lacks_costs, measure_costs
+from vecdb.schema import VectorField
 
 
 class CostMeasurement:
@@ -21,11 +22,10 @@ class CostMeasurement:
         self._state = state
         self._work = BackgroundWork(pool, self.measure)
 
-    def schedule(self, field_name: str) -> None:
+    def schedule(self, declared: VectorField) -> None:
         """Measure, soon, if that was not done for searches of this field."""
         state = self._state
-        stride = stride_bytes(state.manifest.schema.vector(field_name).dim)
-        if state.options.search_costs is None and lacks_costs(state.kernels, stride):
+        if state.options.search_costs is None and lacks_costs(state.kernels, stride_bytes(declared.dim)):
             try:
                 self._work.schedule()
             except ResourceExhausted:

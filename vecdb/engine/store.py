@@ -162,7 +162,7 @@ class OpenCollection:
         self._verifier.schedule()
         search = plan_search(self._state, self._view_after(request.read_after_seq, request.at), request)
         if request.where is not None:
-            self._costs.schedule(request.field)
+            self._costs.schedule(search.declared)
         return self._run(search, request)
 
     def explain(self, request: SearchRequest) -> Explanation:
