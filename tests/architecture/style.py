@@ -44,6 +44,8 @@ ENGINE_PACKAGES = ("storage", "index", "segment", "query", "engine", "kernels")
 SYSCALL_MODULES = frozenset(
     {
         "vecdb/storage/io.py",
+        # Memory of no file.
+        "vecdb/kernels/memory.py",
         "vecdb/kernels/cpu/cache.py",  # the private directory of compiled kernels, which is no part of a database
     }
 )

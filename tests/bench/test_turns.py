@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.bench.small import QUERIES, K, small_dataset
 from vecdb.bench.engines import BY_NAME, missing
+from vecdb.bench.machine import measuring_environment
 from vecdb.bench.run import lay_out
 from vecdb.bench.turns import EngineFailed, EngineProcess
 from vecdb.types import Metric
@@ -88,3 +92,19 @@ def test_what_a_library_prints_does_not_break_the_protocol(tmp_path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with started(tmp_path) as process, pytest.raises(EngineFailed, match="RuntimeError: enough"):
         process.ask("open", **open_arguments(tmp_path))
+
+
+def test_measuring_processes_keep_bytecode_outside_the_sources(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = "import vecdb.errors, sys; print(sys.dont_write_bytecode, vecdb.errors.__cached__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=measuring_environment(), capture_output=True, text=True, check=True
+    )
+    switched_off, cached = done.stdout.split()
+    assert switched_off == "False"
+    assert Path(cached).is_relative_to(tmp_path)
+    assert Path(cached).exists()
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
+    assert "PYTHONPYCACHEPREFIX" not in measuring_environment()

@@ -8,7 +8,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +19,17 @@ import pytest
 from tests.engine.conftest import DIM, SMALL, Open
 from tests.engine.test_compaction import Interleaved, wait_until
 from vecdb.api import Collection
-from vecdb.engine import backup, compaction
+from vecdb.engine import backup, compaction, indexing, merger
+from vecdb.engine.check import check_database
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.compaction import Compactor
 from vecdb.engine.database import EmbeddedDatabase
+from vecdb.engine.reading import ReadOnlyDatabase
 from vecdb.engine.state import CollectionState
 from vecdb.errors import Cancelled, FailedPrecondition, NotFound
+from vecdb.index import codes
+from vecdb.index.hnsw import calibration
+from vecdb.kernels.cpu import CpuKernels
 from vecdb.storage.directory import MmapDirectory
 
 LONG_S = 20.0
@@ -86,6 +94,100 @@ def test_who_waits_for_a_merge_that_has_not_begun_is_told_before_the_running_one
     with pytest.raises(Cancelled):
         running.result(LONG_S)
     closing.result(LONG_S)
+
+
+@pytest.mark.parametrize("stage", ["write_merged", "HnswBuilder", "Calibration"])
+def test_a_merge_that_is_cut_off_says_that_the_collection_closes_and_loses_nothing(
+    open_database: Open,
+    vectors: np.ndarray,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stage: str,
+) -> None:
+    # A graph of so few rows is calibrated too.
+    monkeypatch.setattr(calibration, "SAMPLE_MIN", 4)
+    monkeypatch.setattr(calibration, "_SAMPLE_SHARE", 2)
+    database = open_database(replace(SMALL, graph_rows_min=30))
+    collection = with_segments(database, "c", vectors)
+    collection.delete([3])
+    collection.flush()
+    state, _ = parts_of(collection)
+    before = files_under(tmp_path)
+    reached = threading.Event()
+
+    def first_wait(going_on: Any) -> Any:
+        def waiting(*arguments: Any, **named: Any) -> Any:
+            reached.set()
+            assert state.closing.wait(LONG_S)
+            return going_on(*arguments, **named)
+
+        return waiting
+
+    if stage == "write_merged":
+        monkeypatch.setattr(merger, stage, first_wait(merger.write_merged))
+    else:
+        made = getattr(indexing, stage)
+        monkeypatch.setattr(made, "run", first_wait(made.run))
+    compacting = pool.submit(collection.compact, LONG_S)
+    assert reached.wait(LONG_S)
+    pool.submit(database.close).result(LONG_S)
+    with pytest.raises(Cancelled, match="closing") as caught:
+        compacting.result(LONG_S)
+    assert caught.value.field == "collection"
+    assert {name for name in files_under(tmp_path) if ".log" not in name} <= before
+    with open_database() as again:
+        assert sorted(each.id for each in again.collection("c").scroll()) == [n for n in range(40) if n != 3]
+    assert check_database(tmp_path / "db").ok
+
+
+def files_under(path: Path) -> set[str]:
+    return {each.name for each in path.rglob("*") if each.is_file()}
+
+
+def test_a_graph_that_is_being_opened_keeps_nobody_from_closing(
+    open_database: Open, rng: np.random.Generator, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rng.standard_normal((300, 256)).astype(np.float32)
+    options = replace(SMALL, memtable_size_bytes=2**24, recall_checked_share=0.0)
+    with open_database(options) as database:
+        collection = database.create_collection("c", 256)
+        collection.upsert(range(300), rows)
+        collection.wait_indexed()
+    monkeypatch.setattr(codes, "_STEP_BYTES", 256 * 10)
+    database = open_database(options)
+    collection = database.collection("c")
+    state, _ = parts_of(collection)
+    [field] = [each.reader.field("") for each in state.view.segments]
+    reached = threading.Event()
+    pieces: list[int] = []
+    sketch = CpuKernels.sketch
+
+    def slowly(*arguments: Any) -> Any:
+        pieces.append(1)
+        if len(pieces) == 3:
+            reached.set()
+            assert state.closing.wait(LONG_S)
+        return sketch(*arguments)
+
+    monkeypatch.setattr(CpuKernels, "sketch", slowly)
+    searching = pool.submit(collection.search, rows[0])
+    assert reached.wait(LONG_S)
+    pool.submit(database.close).result(LONG_S)
+    with pytest.raises(Cancelled, match="closing"):
+        searching.result(LONG_S)
+    assert len(pieces) == 3
+    assert not field.has_open_graph
+    assert field.derived_bytes == 0
+    with open_database(options) as database:
+        assert database.collection("c").search(rows[0])[0].id == 0
+    assert len(pieces) > 30
+    with ReadOnlyDatabase.open(database.path, options=options) as reader:
+        read = reader.collection("c")
+        with read._lease() as opened:
+            opened._state.closing.set()
+        with pytest.raises(Cancelled, match="closing"):
+            read.search(rows[0])
 
 
 def test_a_drop_does_not_wait_for_the_merge_of_another_collection(

@@ -1,5 +1,6 @@
 """Explain: what each part cost, counted by NumPy and by the indexes themselves, and advice that follows from it."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +71,36 @@ def test_each_part_is_told_as_it_was_searched(filled, vectors, answers):
     assert told.strategy == "exact+graph+scan"
     assert min(walk.search_s, scan.search_s, exact.search_s, told.plan_s, told.merge_s, told.fetch_s) > 0
     assert (told.filter_s, told.unindexed_rows) == (0, 100)
+
+
+def test_opening_a_graph_is_told_as_opening(filled, vectors, monkeypatch):
+    opened_s = []
+    from_arrays = HnswIndex.from_arrays
+
+    def slowly(*arguments):
+        begun = time.perf_counter()
+        time.sleep(0.05)
+        graph = from_arrays(*arguments)
+        opened_s.append(time.perf_counter() - begun)
+        return graph
+
+    docs = filled.collection("c")
+    with docs._lease() as opened:
+        for segment in opened._state.view.segments:
+            segment.reader.forget_derived()
+    monkeypatch.setattr(HnswIndex, "from_arrays", slowly)
+    told = docs.explain(vectors[950], k=5, where="n > 3")
+    [walk] = [part for part in told.parts if part.strategy == "graph"]
+    # All that it took is in the stage of its own, and in no other.
+    assert len(opened_s) == 1
+    assert walk.open_s >= opened_s[0]
+    assert told.plan_s + told.filter_s < told.total_s - opened_s[0]
+    assert docs.explain(vectors[950], k=5, where="n > 3").open_s < walk.open_s
+    assert (walk.ef, walk.recall_estimate) == next(
+        (part.ef, part.recall_estimate)
+        for part in docs.explain(vectors[950], k=5, where="n > 3").parts
+        if part.strategy == "graph"
+    )
 
 
 def test_parts_in_which_nothing_matches_are_told_and_not_searched(filled, vectors):

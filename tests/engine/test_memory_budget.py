@@ -282,7 +282,7 @@ def test_a_vector_that_cannot_be_read_is_corruption_and_not_a_wrong_answer(tmp_p
 
 
 def measured(path: Path, budget: int, kernels: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.engine.budgeted", str(path), str(budget), kernels, str(path) + "-small"]
+    command = [sys.executable, "-m", "tests.engine.budgeted", str(path), str(budget), kernels, f"{path}-small-{budget}"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout)

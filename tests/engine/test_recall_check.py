@@ -83,6 +83,38 @@ def test_a_boastful_calibration_is_corrected_by_500_queries(open_database, store
         assert abs(docs.search(queries[0], k=10, recall=0.95).recall_estimate - live.estimate) < 0.03
 
 
+def test_checks_measure_by_vectors_what_codes_cannot_tell_apart(open_database):
+    rng = np.random.default_rng(3)
+    centres = rng.standard_normal((15, 32))[rng.integers(0, 15, N + 240)]
+    rows = (centres + 0.01 * rng.standard_normal(centres.shape)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    stored, queries = rows[:N], rows[N:]
+    right = np.argsort(-(queries.astype(np.float64) @ stored.T), axis=1)[:, :10]
+    assert (np.sort(queries @ stored.T, axis=1)[:, -10] > 0.9998).all()
+    with open_database(CHECKED) as database:
+        docs = database.create_collection("c", 32, "cosine", IndexSpec(IndexKind.HNSW, m=8, ef_construction=48))
+        docs.upsert(list(range(N)), stored)
+        docs.wait_indexed(60)
+        while docs.search(stored[0], k=10, ef=40).strategy != "graph":
+            time.sleep(0.005)
+        found = []
+        for number, query in enumerate(queries):
+            hits = docs.search(query, k=10, ef=40)
+            assert hits.strategy == "graph"
+            found.append(len(set(hits.ids) & set(right[number].tolist())) / 10)
+            if number % 20 == 0:
+                checked(docs)
+        checked(docs)
+        (live,) = docs.stats().live_recall
+        assert live.recall == 0.0
+        assert live.samples >= 40
+        # A measurement by codes would find next to nothing missed.
+        assert np.mean(found) < 0.9
+        assert abs(live.estimate - np.mean(found)) < 0.05
+        assert live.low - 0.02 <= np.mean(found) <= live.high + 0.02
+        assert abs(docs.search(queries[0], k=10, ef=40).recall_estimate - np.mean(found)) < 0.07
+
+
 def test_every_graph_is_calibrated_merged_ones_too(open_database, stored, tmp_path):
     with open_database(CHECKED) as database:
         docs = filled(database, stored)

@@ -75,6 +75,38 @@ def test_other_queries_find_what_was_asked_for(graph, measured, k):
         assert recall(answer.topk, right) >= asked - 0.01
 
 
+@pytest.mark.parametrize("k", [1, 10, 40, 100, 400])
+def test_what_is_told_of_an_ef_is_what_other_queries_find(graph, measured, k):
+    vectors, queries, arrays, codes = graph[0], graph[1][:150], *graph[2:]
+    index = HnswIndex.from_arrays(KERNELS, {**arrays, **measured}, codes, vectors)
+    right = KERNELS.scan_topk(vectors, queries, Metric.COSINE, k)
+    for ef in (1, 12, 50, 150, 1000, 4000)[-3 if k > 100 else 0 :]:
+        beam = Beam(max(ef, k))
+        told = index.breadth.recall_of(beam, k)
+        found = recall(index.search(queries, k, beam=beam).topk, right)
+        assert abs(found - told.recall) <= 1.96 * told.error + 0.01
+        # What is known is not all that there is between nothing and everything.
+        assert told.error < 0.06
+
+
+def test_walks_by_ef_are_measured_as_they_are_walked():
+    # Where codes tell no rows apart, a walk for ten ranks fewer rows by their vectors than one for a hundred.
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(20, 24))[rng.integers(0, 20, 3400)]
+    vectors = (centres + 0.002 * rng.normal(size=centres.shape)).astype(np.float32)
+    vectors, queries = vectors[:3000], vectors[3000:]
+    arrays, codes = built(vectors, Metric.L2, PARAMS)
+    calibration = Calibration(KERNELS, codes, vectors, arrays, PARAMS)
+    assert calibration.run()
+    index = HnswIndex.from_arrays(KERNELS, {**arrays, **calibration.arrays()}, codes, vectors)
+    for k in (1, 10):
+        right = KERNELS.scan_topk(vectors, queries, Metric.L2, k)
+        for ef in (40, 160, 320):
+            told = index.breadth.recall_of(Beam(ef), k)
+            found = recall(index.search(queries, k, beam=Beam(ef)).topk, right)
+            assert abs(found - told.recall) <= 3 * told.error + 0.02
+
+
 def test_few_rows_are_not_calibrated_and_a_cancelled_one_stores_nothing(graph):
     vectors, _, arrays, codes = graph
     few, few_codes = built(vectors[:900], Metric.COSINE, PARAMS)

@@ -1,5 +1,7 @@
 """Recall curves: monotone, in range, and nothing that was stored is believed unchecked."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,6 +84,50 @@ def test_a_beam_leaves_room_for_the_error_of_the_sample():
 def test_beyond_what_was_measured_a_beam_widens_no_further_than_twice():
     assert slack(0.2) < MEASURED.beam(10, 0.9999).slack <= slack(0.4) + SLACK_ONE // 20
     assert MEASURED.beam(10, 1.0).slack == MEASURED.beam(10, 0.999999).slack
+
+
+def test_an_ef_beyond_what_was_measured_is_told_by_how_recall_grew_and_known_the_worse():
+    # From ef 16 to 64 four fifths of what was missed are found.
+    broader = MEASURED.recall_of(Beam(256), 10)
+    assert broader.recall == pytest.approx(1 - 0.03 / 5)
+    assert broader.recall - 1.96 * broader.error < 0.97
+    assert broader.error > MEASURED.recall_of(Beam(64), 10).error
+    assert MEASURED.recall_of(Beam(128), 10).recall == pytest.approx(1 - 0.03 / math.sqrt(5))
+    # Farther than that nothing is known.
+    farthest = MEASURED.recall_of(Beam(8 * 64), 10)
+    assert MEASURED.recall_of(Beam(100_000), 10) == farthest
+    assert broader.recall < farthest.recall < 1
+    assert farthest.error > broader.error
+
+
+def test_an_ef_below_what_was_measured_is_told_less():
+    least = MEASURED.recall_of(Beam(16), 10)
+    below = MEASURED.recall_of(Beam(12), 10)
+    assert below.recall == pytest.approx(1 - 0.15 * (16 / 12) ** (math.log(5) / math.log(4)))
+    assert below.error > least.error
+    assert least.recall - 1.96 * least.error < 0.85 < least.recall + 1.96 * least.error
+
+
+def test_an_ef_below_what_walks_keep_is_that_of_the_walk():
+    for ef in (1, 9):
+        assert MEASURED.recall_of(Beam(ef), 1) == MEASURED.recall_of(Beam(10), 1)
+        assert DEFAULT_BREADTH.recall_of(Beam(ef), 1) == DEFAULT_BREADTH.recall_of(Beam(10), 1)
+
+
+def test_one_point_tells_a_little_of_other_efs():
+    one = RecallCurves([*MEASURED.curves[:1], curve(10, 1.0, [(64, 0.8, 0.01, 1000)], by_ef=True)])
+    assert one.recall_of(Beam(64), 10).recall == pytest.approx(0.8)
+    assert one.recall_of(Beam(32), 10).recall == pytest.approx(0.6)
+    assert one.recall_of(Beam(128), 10).recall == pytest.approx(0.9)
+    assert one.recall_of(Beam(128), 10).error > 0.05
+    assert one.recall_of(Beam(10), 10).recall == 0.0
+
+
+def test_the_defaults_tell_no_leap_of_narrow_efs():
+    told = [DEFAULT_BREADTH.recall_of(Beam(ef), 10).recall for ef in range(10, 40)]
+    assert told == sorted(told)
+    assert told[0] > 0.3
+    assert max(np.diff(told)) < 0.1
 
 
 def test_a_graph_without_curves_goes_by_the_defaults():

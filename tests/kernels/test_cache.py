@@ -69,6 +69,34 @@ def test_a_constant_of_the_layout_of_arrays_is_part_of_the_digest(tmp_path):
     assert {path.name for path in cache._SOURCES} >= {"graph.py", "links.py", "scan.py", "intrinsics.py", "target.py"}
 
 
+_LOADED = """
+import sys
+import numpy as np
+from vecdb.kernels.cpu import CpuKernels
+from vecdb.kernels.cpu.quantise import encode, sketch
+from vecdb.kernels.arrays import Codes
+
+rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+codes = CpuKernels().encode(rows, np.zeros(4, np.float32), 1.0)
+print(codes.table.sum(), sum(encode.stats.cache_hits.values()), "numba.np.linalg" in sys.modules)
+for _ in range(1000):
+    CpuKernels().encode(rows, np.zeros(4, np.float32), 1.0)
+print(CpuKernels().sketch(codes, 4).shape, sum(sketch.stats.cache_hits.values()), "numba.np.linalg" in sys.modules)
+"""
+
+
+def test_a_compiled_kernel_is_loaded_without_what_compiling_takes(tmp_path):
+    kernels = {"VECDB_CACHE_DIR": str(tmp_path)}
+    first = _python(_LOADED.partition("for _")[0], **kernels).stdout.split()
+    assert first[1:] == ["0", "True"]
+    # Loaded; then the other one, which is not there yet, is compiled beside it.
+    second, third = _python(_LOADED, **kernels).stdout.splitlines()
+    assert second.split() == [first[0], "1", "False"]
+    assert third.endswith(" 0 True")
+    _, third = _python(_LOADED, **kernels).stdout.splitlines()
+    assert third.endswith(" 1 False")
+
+
 def test_numba_is_left_as_it_was():
     before = numba.config.CACHE_DIR
     cache.kernel(lambda x: x)

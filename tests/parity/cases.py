@@ -14,6 +14,7 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
+from vecdb.index.steps import finished
 from vecdb.kernels.arrays import Beam, Layer, Originals, Prune
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, Metric
@@ -117,7 +118,7 @@ def grown(kernels: Kernels, codes: ScalarCodes) -> Iterator[tuple[str, AnyArray]
     n = codes.rows
     if n < 3:
         return
-    space = codes.build_space(kernels)
+    space = finished(codes.build_space(kernels))
     layer = Layer(space, np.full((n, 6), -1, np.int32), np.zeros(n, np.int32))
     targets = np.arange(0, n, 2, dtype=np.int32)
     rng = np.random.default_rng(n)

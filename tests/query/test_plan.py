@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vecdb.kernels.reference import ReferenceKernels
-from vecdb.query.costs import DEFAULT_COSTS, SearchCosts, costs_of, measured
+from vecdb.query.costs import DEFAULT_COSTS, SearchCosts, costs_of, lacks_costs, measure_costs, measured
 from vecdb.query.plan import PartFacts, Strategy, plan_part, scan_ns, walk_ns
 
 FACTS = PartFacts(slots=1_000_000, allowed=1_000_000, has_codes=True, has_graph=True)
@@ -67,7 +67,9 @@ def test_only_allowed_rows_count_in_the_beam():
 
 def test_measured_costs_are_positive_and_kept():
     kernels = ReferenceKernels()
-    assert costs_of(kernels, 64, measure=True) is DEFAULT_COSTS
+    assert not lacks_costs(kernels, 64)
+    measure_costs(kernels, 64)
+    assert costs_of(kernels, 64) is DEFAULT_COSTS
     found = measured(kernels, 64)
     assert found.row_ns > 0
     assert found.hop_ns >= 0

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vecdb.bench.dataset import private_cache
+
 PACKAGES = (
     "vecdb", "numpy", "numba", "llvmlite", "lmdb", "grpcio", "protobuf", "hnswlib", "faiss-cpu", "usearch",
     "scalable-vs", "rabitqlib", "pyvsag", "zvec", "h5py",
@@ -29,9 +31,16 @@ THREAD_VARIABLES = (
 
 
 def measuring_environment(threads: int = 1) -> dict[str, str]:
-    """The environment of a measuring process: this one's, with every library held to so many threads."""
+    """The environment of a measuring process: this one's, with every library held to so many threads.
+
+    Bytecode is kept, as it is of an installed package: what runs from a clone would be compiled at every start where
+    that is switched off.
+    """
     held = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    return {**os.environ, **held, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if len(own) < len(os.environ):
+        own["PYTHONPYCACHEPREFIX"] = str(private_cache() / "bytecode")
+    return {**own, **held, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
 
 
 def machine() -> dict[str, Any]:

@@ -19,7 +19,6 @@ from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.errors import Cancelled, Corruption, DeadlineExceeded, ResourceExhausted, Unavailable, VecdbError
 from vecdb.index.hnsw import Calibration, Crew, HnswBuilder, HnswParams, LentGraph
-from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, IndexKind, VectorField
 from vecdb.segment.layout import Role, SegmentEntry, SegmentFile
 from vecdb.segment.reader import SegmentReader
@@ -38,41 +37,45 @@ def lacking_graphs(entry: SegmentEntry, schema: CollectionSchema, options: Engin
 
 
 def build_graph(
+    state: CollectionState,
     reader: SegmentReader,
     declared: VectorField,
     writer: SegmentWriter,
-    kernels: Kernels,
-    cancelled: Callable[[], bool],
+    go_on: Callable[[], None],
     crew: Crew,
     lent: LentGraph | None = None,
 ) -> SegmentFile:
     """Build the graph of a field, calibrate it, and write both.
 
+    Vectors that are damaged leave it uncalibrated, and are told of: it comes from codes alone.
+
     Parameters
     ----------
+    go_on
+        Called every few milliseconds; whatever it raises ends the build, of which nothing was written.
     lent
         A graph to go on from; ``None`` to build it from nothing.
-
-    Raises
-    ------
-    Cancelled
-        ``cancelled``, asked every few milliseconds, said so; nothing was written.
     """
+
+    def stopped() -> bool:
+        go_on()
+        return False
+
     spec = declared.index
     params = HnswParams(m=spec.m, ef_construction=spec.ef_construction, seed=spec.seed)
     field = reader.field(declared.name)
+    kernels = state.kernels
     builder = HnswBuilder(kernels, field.codes, params, crew, lent)
-    if not builder.run(cancelled):
-        raise Cancelled("the graph is not needed any more", field=declared.name)
+    builder.run(stopped)
     graph = builder.arrays()
     calibration = Calibration(kernels, field.codes, field.vectors.vectors, graph, params, ensure=field.ensure)
     try:
-        if not calibration.run(cancelled):
-            raise Cancelled("the graph is not needed any more", field=declared.name)
+        calibration.run(stopped)
         curves = calibration.arrays()
     except Corruption as error:
-        # The graph comes from codes alone; whoever needs the damaged vectors is told by its own search.
-        logging.getLogger(__name__).warning("graph_not_calibrated field=%s error=%s", declared.name, error)
+        # Whoever needs these vectors is told once more, by its own search.
+        state.tell_damage(error)
+        state.events.report("graph_not_calibrated", segment=reader.segment_id, file=error.field)
         curves = {}
     return writer.write(Role.GRAPH, {**graph, **curves}, declared.name)
 
@@ -178,6 +181,12 @@ class Indexer:
         state = self._state
         return not state.closing.is_set() and number not in state.merging and state.manifest.segment(number) is not None
 
+    def _go_on(self, number: int) -> None:
+        """Raise Cancelled where the graph of a segment is not wanted any more."""
+        self._state.check_not_closing()
+        if not self._may_build(number):
+            raise Cancelled("the segment is merged into another one", field="segment", value=number)
+
     def _build_what_lacks(self) -> None:
         while not self._state.closing.is_set() and (wanted := self._next()) is not None:
             self._build_or_report(*wanted)
@@ -211,7 +220,7 @@ class Indexer:
         state = self._state
         number = reader.entry.segment_id
         writer = SegmentWriter(state.directory, number, state.manifest.schema)
-        file = build_graph(reader, declared, writer, state.kernels, lambda: not self._may_build(number), self._crew)
+        file = build_graph(state, reader, declared, writer, lambda: self._go_on(number), self._crew)
         with state.replacing:
             if state.manifest.segment(reader.segment_id) is None:
                 # It was merged into another one meanwhile.

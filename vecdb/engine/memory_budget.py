@@ -95,6 +95,8 @@ class MemoryBudget:
         self._sharing: dict[CollectionMemory, None] = {}
         self._lock = threading.Lock()
         self._releasing = threading.Lock()
+        self._reading = threading.Lock()
+        """Held while the process's pages are read, so that nothing else is read in the place of what was closed."""
         self._built = True
         self._computed_bytes = 0
         """Memory that is in no file, when it was last counted."""
@@ -134,8 +136,9 @@ class MemoryBudget:
     def _begin(self) -> None:
         """Begin to look after the budget."""
         try:
-            if self._pages_fd < 0:
-                self._pages_fd = self._fs.open_process_pages()
+            with self._reading:
+                if self._pages_fd < 0:
+                    self._pages_fd = self._fs.open_process_pages()
             ticking = threading.Thread(target=self._tick, name="vecdb-memory", daemon=True)
             ticking.start()
         except (OSError, RuntimeError) as error:
@@ -204,7 +207,7 @@ class MemoryBudget:
         self._closed.set()
         if self._ticking is not None:
             self._ticking.join()
-        with self._lock:
+        with self._reading:
             if self._pages_fd >= 0:
                 fd, self._pages_fd = self._pages_fd, -1
                 self._fs.close(fd)
@@ -234,22 +237,32 @@ class MemoryBudget:
             self.fits = files_bytes + self._computed_bytes <= _KEPT_SHARE * self.budget_bytes
 
     def _taken_bytes(self) -> int:
-        """What is taken, by the last measurement and count."""
-        return self._fs.mapped_bytes(self._pages_fd) - self._others_bytes + self._computed_bytes
+        """What is taken, by the last measurement and count: pages that others mapped since are counted too."""
+        return self._all_bytes() - self._others_bytes + self._computed_bytes
 
-    def _measure(self) -> None:
-        """Find out how many pages of files are not ours."""
+    def _all_bytes(self) -> int:
+        """Pages of files that the process has; none after closing."""
+        with self._reading:
+            return 0 if self._pages_fd < 0 else self._fs.mapped_bytes(self._pages_fd)
+
+    def _measure(self) -> int:
+        """Find out how many pages of files are not ours; what is taken."""
         # In this order: pages that come meanwhile count as ours.
-        all_bytes = self._fs.mapped_bytes(self._pages_fd)
+        all_bytes = self._all_bytes()
         self._measured_s = time.monotonic()
         try:
             by_address = self._fs.mapped_bytes_by_address()
         except OSError as error:
             # What was measured before holds a little longer.
             self._tell(error)
-            return
+            return self._taken_bytes()
         ours_bytes = sum(_mapped_bytes(each.readers(), by_address) for each in self._collections())
         self._others_bytes = max(0, all_bytes - ours_bytes)
+        return ours_bytes + self._computed_bytes
+
+    def _exceeds(self, size_bytes: int) -> bool:
+        """Whether more than so much is taken; measured, where it seems so: others may be mapping files just now."""
+        return self._taken_bytes() > size_bytes and self._measure() > size_bytes
 
     def _tell(self, error: BaseException) -> None:
         """Log why the budget could not be looked after, once for a row of failures of one kind."""
@@ -260,10 +273,7 @@ class MemoryBudget:
 
     def _release(self, budget_bytes: int) -> None:
         """Give memory back, in the order in which it is missed least, until enough is left."""
-        # What was mapped since may be none of ours.
-        self._measure()
-        before_bytes = self._taken_bytes()
-        if before_bytes <= budget_bytes:
+        if not self._exceeds(budget_bytes):
             return
         self._releases += 1
         enough_bytes = int(_KEPT_SHARE * budget_bytes)
@@ -274,13 +284,13 @@ class MemoryBudget:
         self._forget_filters(sharing, enough_bytes)
         self._release_pages(longest_ago, owners, _LAST, "memory_released_graphs", enough_bytes)
         for reader in longest_ago:
-            if self._taken_bytes() <= enough_bytes:
+            if not self._exceeds(enough_bytes):
                 break
             if reader.derived_bytes:
                 reader.forget_derived()
                 owners[reader].events.count("memory_released_sketches")
                 self._count()
-        exceeded = self._taken_bytes() > budget_bytes
+        exceeded = self._exceeds(budget_bytes)
         if exceeded and not self._exceeded:
             for each in sharing[:1]:
                 each.events.report("memory_budget_exceeded", budget=budget_bytes, taken=self._taken_bytes())
@@ -295,9 +305,9 @@ class MemoryBudget:
         enough_bytes: int,
     ) -> None:
         for reader in readers:
-            before_bytes = self._taken_bytes()
-            if before_bytes <= enough_bytes:
+            if not self._exceeds(enough_bytes):
                 return
+            before_bytes = self._taken_bytes()
             for role, file in reader.files.mapped():
                 if role in roles:
                     file.release()
@@ -305,11 +315,11 @@ class MemoryBudget:
                 owners[reader].events.count(event)
 
     def _forget_filters(self, sharing: Iterable[CollectionMemory], enough_bytes: int) -> None:
-        if self._taken_bytes() <= enough_bytes:
+        if not self._exceeds(enough_bytes):
             return
         remembered = [(each, owner) for owner in sharing for each in owner.matchers.remembered()]
         for each, owner in sorted(remembered, key=lambda pair: pair[0].used_s):
-            if self._taken_bytes() <= enough_bytes:
+            if not self._exceeds(enough_bytes):
                 return
             each.drop()
             self._computed_bytes -= each.size_bytes

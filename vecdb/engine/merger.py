@@ -96,11 +96,12 @@ class Merger:
         """What searches read is open in the end, so that the first of them finds it done."""
         state = self._state
         schema = state.manifest.schema
-        entry = write_merged(writer, merge, schema, state.kernels, state.closing.is_set)
+        entry = write_merged(writer, merge, schema, state.kernels, state.check_not_closing)
         reader = state.open_segment(entry)
         for declared in lacking_graphs(entry, schema, state.options):
             lent = self._lent(merge, declared)
-            reader.attach(build_graph(reader, declared, writer, state.kernels, state.closing.is_set, self._crew, lent))
+            file = build_graph(state, reader, declared, writer, state.check_not_closing, self._crew, lent)
+            reader.attach(file)
         for file in reader.entry.files:
             state.check_not_closing()
             reader.files.array_file(file.role, file.field).verify()

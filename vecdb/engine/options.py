@@ -80,7 +80,7 @@ class EngineOptions:
     recall_correction
         Searches go as far as live queries were found to need for the recall that is asked for. Without it the same
         search of the same data gives the same answer, whatever was searched before; under a filter that takes
-        ``search_costs`` as well, because costs are measured at some search.
+        ``search_costs`` as well, because costs are measured some time after a search.
     kernels
         ``"cpu"``: compiled kernels; ``"reference"``: plain NumPy, slow, without compiling anything.
     """

@@ -22,11 +22,11 @@ from vecdb.engine.search import Search, plan_search
 from vecdb.engine.state import CollectionState
 from vecdb.engine.threads import Pool
 from vecdb.errors import Cancelled, Corruption, ResourceExhausted, VecdbError
-from vecdb.index.steps import scan_in_steps
+from vecdb.index.steps import finished, scan_in_steps
 from vecdb.query.execute import PlannedPart, search_parts
 from vecdb.query.plan import Strategy
 from vecdb.requests import SearchRequest
-from vecdb.types import F32Array, TopK
+from vecdb.types import F32Array
 
 EAGER_EVERY = 4
 _OF_ONE_CALL = 8
@@ -148,14 +148,8 @@ class RecallCheck:
         # Not by codes: what they cannot tell apart is what a search may miss.
         part.ensure(None if planned.allowed is None else planned.allowed.rows())
         steps = scan_in_steps(self._state.kernels, part.exact, queries, k, planned.allowed)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as ended:
-                topk: TopK = ended.value
-                distances: F32Array = topk.distances[0]
-                return distances
-            self._state.check_not_closing()
+        distances: F32Array = finished(steps, self._state.check_not_closing).distances[0]
+        return distances
 
 
 def _expected_miss(planned: Sequence[PlannedPart]) -> float:

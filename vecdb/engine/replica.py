@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import NoReturn
 
 from vecdb.bitmap import LiveRows
@@ -30,7 +31,7 @@ from vecdb.engine.options import EngineOptions
 from vecdb.engine.recovery import read_manifest
 from vecdb.engine.replay import grow_memory, replay_log
 from vecdb.engine.resources import Resources, RowMemory
-from vecdb.engine.state import LOG, CollectionState
+from vecdb.engine.state import LOG, CollectionState, check_not_set
 from vecdb.engine.store import READ_AFTER_TIMEOUT_S, OpenCollection, not_visible
 from vecdb.engine.threads import Threads
 from vecdb.engine.view import SegmentView, View
@@ -206,6 +207,8 @@ class _Source:
         self._log = Log(directory.child(LOG, create=False))
         # A reader holds nothing back, and what its rows take is decided by whoever writes.
         self._resources = Resources(Reserve(directory, 0), RowMemory(options.rows_bytes_max), budget)
+        self._closing = threading.Event()
+        """Of all its states."""
         self._pages = b""
         self._sound = False
         """Whether the last state can be gone on from: no replay into its memtable was broken off."""
@@ -284,7 +287,8 @@ class _Source:
         """The reader of a segment, the same one for as long as there is the segment."""
         known = readers.get(entry.segment_id)
         if known is None or known.entry.file(Role.IDS) != entry.file(Role.IDS):
-            return SegmentReader(self._directory, entry, manifest.schema, self._kernels, self._resources.budget.room)
+            room, go_on = self._resources.budget.room, partial(check_not_set, self._closing)
+            return SegmentReader(self._directory, entry, manifest.schema, self._kernels, room, go_on)
         return known
 
     def _state(
@@ -294,7 +298,7 @@ class _Source:
         events = Events(manifest.collection) if before is None else before.events
         # Whatever was applied lately is remembered by the owner, who alone is asked again.
         applied = AppliedRequests()
-        return CollectionState(
+        state = CollectionState(
             self._directory,
             metadata,
             self._log,
@@ -306,6 +310,8 @@ class _Source:
             events,
             self._resources,
         )
+        state.closing = self._closing
+        return state
 
 
 def _rows(manifest: Manifest) -> object:

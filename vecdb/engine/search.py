@@ -81,6 +81,8 @@ def plan_search(
     request: SearchRequest,
     allowed_of: AllowedOf = allowed_rows,
     field_of: FieldOf = opened_field,
+    *,
+    may_open: bool = True,
 ) -> Search:
     """Check a search and plan it; evaluates its filter.
 
@@ -88,6 +90,8 @@ def plan_search(
     ----------
     allowed_of, field_of
         What evaluates the filter over a part and opens a field; for who wants to know how long that takes.
+    may_open
+        Whether graphs are opened for what they know of recall; if not, the plan only tells which would be.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def plan_search(
     Corruption
         A file that the search needs is damaged.
     """
-    search = _plan(state, view, request, allowed_of, field_of, may_open=True)
+    search = _plan(state, view, request, allowed_of, field_of, may_open=may_open)
     assert search is not None
     return search
 
@@ -167,9 +171,7 @@ def _plan(
         searches.append(PartSearch(field, None if count == part.rows else allowed))
     costs = DEFAULT_COSTS
     if any(each.allowed_rows is not None and each.part.has_graph for each in searches):
-        costs = state.options.search_costs or costs_of(
-            state.kernels, stride_bytes(declared.dim), measure=where is not None
-        )
+        costs = state.options.search_costs or costs_of(state.kernels, stride_bytes(declared.dim))
     planned = plan_parts(
         searches,
         request.k,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePath
 from typing import TypeAlias, TypeVar
 
@@ -42,6 +43,12 @@ _ROWS_MAX = 2**20
 
 ManifestChange: TypeAlias = Callable[[Manifest], Manifest]
 Result = TypeVar("Result")
+
+
+def check_not_set(closing: threading.Event) -> None:
+    """Raise Cancelled once closing has begun."""
+    if closing.is_set():
+        raise Cancelled("the collection is closing", field="collection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +185,7 @@ class CollectionState:
 
     def check_not_closing(self) -> None:
         """Raise Cancelled once closing has begun."""
-        if self.closing.is_set():
-            raise Cancelled("the collection is closing", field="collection")
+        check_not_set(self.closing)
 
     def new_memtable(self, seq_first: int, rows: int = 0, rows_expected: int = ROWS_FIRST) -> Memtable:
         """An empty memtable that can take at least ``rows`` rows."""
@@ -190,7 +196,9 @@ class CollectionState:
     def open_segment(self, entry: SegmentEntry) -> SegmentReader:
         """A reader of a segment, whose files stay for as long as there is one."""
         room = self.resources.budget.room
-        return self.files.reading(SegmentReader(self.directory, entry, self.manifest.schema, self.kernels, room))
+        # A reader must not hold what holds readers, or it would be gone only by way of the garbage collector.
+        go_on = partial(check_not_set, self.closing)
+        return self.files.reading(SegmentReader(self.directory, entry, self.manifest.schema, self.kernels, room, go_on))
 
     def sweep_files(self, *, closing: bool = False) -> bool:
         """Unlink the files that nobody holds any more, or all at the end; whether nothing is left to be unlinked."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from vecdb.engine.backup import FrozenCollection
 from vecdb.engine.calibrations import calibrations
 from vecdb.engine.compaction import Compactor
+from vecdb.engine.cost_measurement import CostMeasurement
 from vecdb.engine.decide import prepare_write
 from vecdb.engine.explain import explain_search
 from vecdb.engine.flush import Flusher
@@ -77,6 +78,7 @@ class OpenCollection:
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
         self._recall_check = RecallCheck(self._state, threads.checking)
+        self._costs = CostMeasurement(self._state, threads.verifying)
         self._snapshots = Snapshots(self._state, self.flush)
         self._budget = state.resources.budget
         self._memory = CollectionMemory(lambda: (state.view, *self._snapshots.views()), state.matchers, state.events)
@@ -156,6 +158,8 @@ class OpenCollection:
         check_search(request)
         self._verifier.schedule()
         search = plan_search(self._state, self._view_after(request.read_after_seq, request.at), request)
+        if request.where is not None:
+            self._costs.schedule(search.declared)
         return self._run(search, request)
 
     def explain(self, request: SearchRequest) -> Explanation:
@@ -299,7 +303,9 @@ class OpenCollection:
     def warm(self, *, with_vectors: bool) -> WarmReport:
         """Make the next search fast."""
         self._verifier.schedule()
-        return warm(self._state, self._budget, with_vectors=with_vectors)
+        report = warm(self._state, self._budget, with_vectors=with_vectors)
+        self._costs.measure()
+        return report
 
     def tell_failure(self, error: BaseException) -> None:
         """Count and log what a call failed for, where that is not the caller's doing.
@@ -334,6 +340,7 @@ class OpenCollection:
         self._indexer.stop()
         self._verifier.stop()
         self._recall_check.stop()
+        self._costs.stop()
         with ExitStack() as closing:
             closing.callback(self._release)
             long = keep and state.log.size_bytes > state.options.log_kept_bytes

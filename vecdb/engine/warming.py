@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from vecdb.engine.memory_budget import MemoryBudget
 from vecdb.engine.state import CollectionState
+from vecdb.filter import parse_filter
 from vecdb.results.warming import WarmReport
 from vecdb.segment.layout import Role
 from vecdb.segment.reader import SegmentReader
@@ -15,6 +16,8 @@ from vecdb.storage.array_file import ArrayFile
 
 def warm(state: CollectionState, budget: MemoryBudget, *, with_vectors: bool) -> WarmReport:
     """Compile the kernels; open, verify and read the ids, codes and graphs of all segments, as far as there is room.
+
+    The grammar of filters is made too.
 
     Parameters
     ----------
@@ -30,6 +33,7 @@ def warm(state: CollectionState, budget: MemoryBudget, *, with_vectors: bool) ->
     """
     began_s = time.perf_counter()
     kernels = state.kernels.warm_up()
+    parse_filter("a = 1")
     compiled_s = time.perf_counter()
     readers = [each.reader for each in state.view.segments]
     searched = {reader: _searched(state, reader) for reader in readers}

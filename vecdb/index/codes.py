@@ -7,7 +7,7 @@ float32 taken from a fixed sample, and everything after it is elementwise float3
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,9 @@ _SAMPLE_COMPONENTS = 1 << 22
 _CLIP_QUANTILES = (0.9995, 0.9999, 0.99999, 1.0)
 """Components beyond one of these quantiles of the sample are clipped: outliers should not coarsen the steps of all the
 others, but what is clipped lies in the dimensions that count most."""
+
+_STEP_BYTES = 2**20
+"""Code rows that are looked at in one step."""
 
 _NIBBLE_SAMPLE_ROWS = 2048
 _NIBBLE_STEPS = range(4, 17)
@@ -126,15 +129,20 @@ class ScalarCodes:
         """Length of the longest row in units of ``step``."""
         return math.sqrt(int(self.codes.norms.max(initial=0)))
 
-    def sketches(self, kernels: Kernels) -> U8Array:
-        """Sketches of the rows for a graph search; none where rows are so short that they would not help."""
-        stride = self.codes.table.shape[1]
+    def sketches(self, kernels: Kernels) -> Generator[None, None, U8Array]:
+        """Sketches of the rows for a graph search, in steps; none where rows are so short that they would not help."""
+        n, stride = self.codes.table.shape
         if stride < COARSE_STRIDE_MIN:
             return np.zeros((0, sketch_bytes(stride)), np.uint8)
-        return kernels.sketch(self.codes, self.dim)
+        sketches = aligned_empty((n, sketch_bytes(stride)), np.uint8)
+        for some in self._pieces():
+            piece = Codes(self.codes.table[some], self.codes.norms[some])
+            sketches[some] = kernels.sketch(piece, self.dim)
+            yield
+        return sketches
 
-    def nibbles(self, links: I32Array) -> Nibbles:
-        """Nibbles of the rows for a walk of the graph with these bottom ``links``.
+    def nibbles(self, links: I32Array) -> Generator[None, None, Nibbles]:
+        """Nibbles of the rows for a walk of the graph with these bottom ``links``, in steps.
 
         None where rows are so short that they would not help, or where neighbours are nearer than nibbles tell.
         """
@@ -149,10 +157,12 @@ class ScalarCodes:
         variances = (levels * levels).mean(axis=0, dtype=np.float64)
         # A component counts by how large those of queries are, which are taken to be like the rows.
         total = max(float(variances.sum()), 1.0)
+        weights = np.bincount(table[sample].ravel(), np.tile(variances, sample.shape[0]), 256) / sample.shape[0]
+        every = np.arange(256) - 128
         step, error = 16, np.inf
         for each in _NIBBLE_STEPS:
-            nearest = np.clip(levels // each, -8, 7) * each + each / 2.0
-            missed = float((((levels - nearest) ** 2).mean(axis=0) * variances).sum()) / total
+            nearest = np.clip(every // each, -8, 7) * each + each / 2.0
+            missed = float((every - nearest) ** 2 @ weights) / total
             if missed < error:
                 step, error = each, missed
         blur = math.sqrt(error)
@@ -162,18 +172,29 @@ class ScalarCodes:
         nearness = (gaps * gaps).sum(axis=1) / 2.0 / np.maximum(np.sqrt(self.codes.norms[sample[there]]), 1.0)
         if nearness.shape[0] == 0 or float(np.median(nearness)) < _NEARNESS_MIN * blur:
             return none
+        yield
+        least = 128 - 8 * step
         packed = aligned_empty((n, width), np.uint8)
-        for at in range(0, n, _NIBBLE_SAMPLE_ROWS):
-            some = table[at : at + _NIBBLE_SAMPLE_ROWS].astype(np.int16) - 128
-            some = (np.clip(some // step, -8, 7) + 8).astype(np.uint8)
-            packed[at : at + some.shape[0]] = some[:, :width]
-            packed[at : at + some.shape[0], : stride - width] |= some[:, width:] << np.uint8(4)
+        for some in self._pieces():
+            nibbles = np.clip(table[some], np.uint8(least), np.uint8(least + 16 * step - 1))
+            nibbles -= np.uint8(least)
+            nibbles //= np.uint8(step)
+            packed[some] = nibbles[:, :width]
+            packed[some, : stride - width] |= nibbles[:, width:] << np.uint8(4)
+            yield
         return Nibbles(packed, step, math.ceil(blur * BLUR_ONE))
 
-    def build_space(self, kernels: Kernels) -> BuildSpace:
-        """The table with the terms that make rows comparable with each other, for building a graph."""
+    def _pieces(self) -> Iterator[slice]:
+        """The rows, few at a time."""
+        n, stride = self.codes.table.shape
+        size = max(1, _STEP_BYTES // stride)
+        for at in range(0, n, size):
+            yield slice(at, min(at + size, n))
+
+    def build_space(self, kernels: Kernels) -> Generator[None, None, BuildSpace]:
+        """The table with the terms that make rows comparable with each other, for building a graph, in steps."""
         norms = self.codes.norms
-        sketches = self.sketches(kernels)
+        sketches = yield from self.sketches(kernels)
         if self.metric is not Metric.DOT or norms.shape[0] == 0:
             return BuildSpace(self.codes.table, norms >> 1, sketches)
         half = (int(norms.max()) + 1) >> 1

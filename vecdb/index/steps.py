@@ -1,16 +1,42 @@
-"""Exact search in the background: the same answer as of one scan, in calls of a few milliseconds each."""
+"""Work in steps of a few milliseconds each, between which whoever does it may stop: the result is that of one step."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 from vecdb.bitmap import Bitmap
 from vecdb.index.protocol import EnsureRows, VectorIndex
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import F32Array, TopK
 
+Result = TypeVar("Result")
+
 CALL_ROWS = 1 << 20
 """Rows that one call scans for each of its queries."""
+
+
+def finished(steps: Generator[None, None, Result], go_on: Callable[[], None] | None = None) -> Result:
+    """The result of all steps.
+
+    Parameters
+    ----------
+    go_on
+        Called after each step; whatever it raises ends the work, and what was done is lost.
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result
+        if go_on is not None:
+            try:
+                go_on()
+            except BaseException:
+                # Not when the error is forgotten: what it tells of holds what was half done until then.
+                steps.close()
+                raise
 
 
 def scan_in_steps(

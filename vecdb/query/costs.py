@@ -1,7 +1,8 @@
 """What the steps of a search cost on this machine, in nanoseconds: what plans weigh scans and walks by.
 
 Costs are values that are handed to the planner, so that a plan stays a function of what it is given. They are measured
-once per process and length of code rows, in a few milliseconds, and only by kernels that are compiled already.
+once per process and length of code rows, in some milliseconds, which nobody who searches waits for, and only by kernels
+that are compiled already.
 """
 
 from __future__ import annotations
@@ -60,24 +61,21 @@ _measured: dict[tuple[str, int], SearchCosts] = {}
 _measuring = threading.Lock()
 
 
-def costs_of(kernels: Kernels, stride: int, *, measure: bool) -> SearchCosts:
-    """The costs for code rows of ``stride`` bytes.
+def costs_of(kernels: Kernels, stride: int) -> SearchCosts:
+    """The costs for code rows of ``stride`` bytes, as far as they were measured."""
+    return _measured.get((kernels.name, stride), DEFAULT_COSTS)
 
-    Parameters
-    ----------
-    measure
-        Whether to measure what was not yet, where that compiles nothing; it takes some milliseconds.
-    """
-    key = (kernels.name, stride)
-    known = _measured.get(key)
-    if known is not None:
-        return known
-    if not measure or kernels.name == "reference" or not kernels.is_ready(*_NEEDED):
-        return DEFAULT_COSTS
+
+def lacks_costs(kernels: Kernels, stride: int) -> bool:
+    """Whether the costs were not measured yet, and measuring them compiles nothing."""
+    return (kernels.name, stride) not in _measured and kernels.name != "reference" and kernels.is_ready(*_NEEDED)
+
+
+def measure_costs(kernels: Kernels, stride: int) -> None:
+    """Measure the costs if they are lacking; it takes some milliseconds."""
     with _measuring:
-        if key not in _measured:
-            _measured[key] = measured(kernels, stride)
-        return _measured[key]
+        if lacks_costs(kernels, stride):
+            _measured[(kernels.name, stride)] = measured(kernels, stride)
 
 
 def measured(kernels: Kernels, stride: int) -> SearchCosts:

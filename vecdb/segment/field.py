@@ -6,6 +6,8 @@ block, before one is read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vecdb.errors import Corruption
@@ -25,13 +27,25 @@ from vecdb.types import F32Array, I64Array, Metric
 class SegmentField:
     """The vectors of one field, and what searched them when this was made.
 
+    Parameters
+    ----------
+    go_on
+        Called every few milliseconds while a graph is opened; whatever it raises ends that, and nothing is kept of it.
+
     Raises
     ------
     Corruption
         The file of the vectors is damaged, or they are not those of the field.
     """
 
-    def __init__(self, files: SegmentFiles, declared: VectorField, kernels: Kernels, room: Room | None) -> None:
+    def __init__(
+        self,
+        files: SegmentFiles,
+        declared: VectorField,
+        kernels: Kernels,
+        room: Room | None,
+        go_on: Callable[[], None] | None = None,
+    ) -> None:
         self._file = files.array_file(Role.VECTORS, declared.name)
         arrays = self._file.arrays
         vectors = arrays.get("vectors")
@@ -58,6 +72,7 @@ class SegmentField:
         self._files = files
         self._declared = declared
         self._room = room
+        self._go_on = go_on
         self._kernels = kernels if room is None else windowed(kernels, self._file, room)
         self._codes: ScalarCodes | None = None
         self._graph: HnswIndex | None = None
@@ -112,7 +127,8 @@ class SegmentField:
         graph = self._graph
         if graph is None:
             arrays = self._files.array_file(Role.GRAPH, self._declared.name).arrays
-            graph = self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, self.vectors.vectors)
+            vectors = self.vectors.vectors
+            graph = self._graph = HnswIndex.from_arrays(self._kernels, arrays, self.codes, vectors, self._go_on)
             if self._room is not None:
                 self._room.note_built()
         self._settle()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vecdb.errors import Cancelled
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema, VectorField
 from vecdb.segment.journal import NO_DELETES, Deletes, deletes_of
@@ -96,29 +95,22 @@ def all_deletes(sources: Iterable[SegmentReader]) -> Deletes:
 
 
 def write_merged(
-    writer: SegmentWriter, merge: Merge, schema: CollectionSchema, kernels: Kernels, cancelled: Callable[[], bool]
+    writer: SegmentWriter, merge: Merge, schema: CollectionSchema, kernels: Kernels, go_on: Callable[[], None]
 ) -> SegmentEntry:
     """Write the files of the new segment, graphs excepted; what the manifest is to say of it.
 
     Parameters
     ----------
-    cancelled
-        Asked between pieces.
+    go_on
+        Called between pieces; whatever it raises ends the merge.
 
     Raises
     ------
-    Cancelled
-        ``cancelled`` said so. What was written is the caller's to abandon, here as after the other errors.
     Corruption
-        A source is damaged.
+        A source is damaged. What was written is the caller's to abandon, here as after the other errors.
     ResourceExhausted, Unavailable
         The files cannot be written.
     """
-
-    def go_on() -> None:
-        if cancelled():
-            raise Cancelled("the merge was cancelled", field="segment")
-
     for source in merge.sources:
         for file in source.reader.entry.files:
             if file.role in _COPIED:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from vecdb.kernels.protocol import Kernels
 from vecdb.schema import CollectionSchema
@@ -34,6 +34,8 @@ class SegmentReader:
         What the manifest says of the segment.
     room
         The budget of memory that it keeps to, if there is one.
+    go_on
+        Called every few milliseconds while a graph is opened; whatever it raises ends that, and nothing is kept of it.
 
     Attributes
     ----------
@@ -54,12 +56,14 @@ class SegmentReader:
         schema: CollectionSchema,
         kernels: Kernels,
         room: Room | None = None,
+        go_on: Callable[[], None] | None = None,
     ) -> None:
         self.files = SegmentFiles(directory, entry)
         self.keys = SegmentKeys(self.files)
         self.payloads = SegmentPayloads(self.files, room)
         self.rows = entry.rows
         self.room = room
+        self._go_on = go_on
         self.searched_s = 0.0
         self._schema = schema
         self._kernels = kernels
@@ -120,7 +124,7 @@ class SegmentReader:
         self.searched_s = time.monotonic()
         if found is None:
             entry = self.files.entry
-            found = SegmentField(self.files, self._schema.vector(name), self._kernels, self.room)
+            found = SegmentField(self.files, self._schema.vector(name), self._kernels, self.room, self._go_on)
             with self._lock:
                 # One that was made while a file was attached may lack it.
                 if self.files.entry is entry:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from vecdb.bitmap import Bitmap
-from vecdb.kernels.arrays import Answers, Beam, Codes, Graph, Originals
+from vecdb.kernels.arrays import Answers, Beam, Candidates, Codes, Graph, Originals
 from vecdb.kernels.protocol import BoundGraph, Kernels
 from vecdb.segment.room import Room
 from vecdb.storage.array_file import ArrayFile
@@ -78,7 +78,7 @@ class _WindowedKernels:
     def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> BoundGraph:
         """As ``Kernels.bind_graph``."""
         bound = self._kernels.bind_graph(codes, graph, originals)
-        return cast(BoundGraph, _WindowedGraph(self, bound, originals, self._room))
+        return _WindowedGraph(self, bound, originals, self._room)
 
     def _read(self, rows: I64Array) -> F32Array:
         read: F32Array = self._file.read_rows("vectors", rows)
@@ -95,17 +95,16 @@ class _WindowedGraph:
         self._originals = originals
         self._room = room
 
-    def __getattr__(self, verb: str) -> Any:
-        return getattr(self._bound, verb)
+    def search(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.search``."""
+        return self._bound.search(queries, beam, k, count, allowed)
 
-    def answer(self, queries: F32Array, beam: Beam, k: int, count: int) -> Answers:
+    def answer(self, queries: F32Array, beam: Beam, k: int, count: int, allowed: U64Array | None = None) -> Answers:
         """As ``BoundGraph.answer``."""
         if self._room.fits:
-            return self._bound.answer(queries, beam, k, count)
-        of = self._originals
-        asked = self._kernels.quantise(queries, of.centre, of.step, of.metric, of.reach)
-        walked = self._bound.search(asked, beam, k, count)
-        topk = self._kernels.rerank(of.vectors, queries, walked.slots, of.metric, k)
+            return self._bound.answer(queries, beam, k, count, allowed)
+        walked = self._bound.search(queries, beam, k, count, allowed)
+        topk = self._kernels.rerank(self._originals.vectors, queries, walked.slots, self._originals.metric, k)
         return Answers(topk, walked.fewest, walked.distance_computations, walked.hops)
 
 

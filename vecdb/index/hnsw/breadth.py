@@ -15,10 +15,13 @@ from vecdb.kernels.arrays import SLACK_BITS, Beam
 
 EF_MIN = 16
 EF_MAX = 100_000
+K_WALKED_MIN = 10
+"""A walk for fewer results looks for so many: where it ended by the distance of the first would be chance."""
 
-_BASE = 38
+K_BASE = 38
+"""What a walk has to keep grows with ``k`` plus so many."""
 _STEPS = ((0.80, 0.4), (0.90, 0.6), (0.95, 1.1), (0.98, 2.2), (0.99, 3.5), (0.995, 6.0), (1.0, 20.0))
-"""(recall@k, ef as a multiple of ``k + _BASE``), rising: for a walk that ends with its beam."""
+"""(recall@k, ef as a multiple of ``k + K_BASE``), rising: for a walk that ends with its beam."""
 
 _SLACKS = ((0.80, 1.0), (0.90, 1.055), (0.95, 1.105), (0.98, 1.15), (0.99, 1.2), (0.995, 1.25), (1.0, 1.6))
 """(recall@k, slack), rising."""
@@ -87,7 +90,7 @@ class DefaultBreadth:
     def recall_of(self, beam: Beam, k: int, selectivity: float = 1.0) -> RecallEstimate:
         """As ``Breadth.recall_of``."""
         if beam.slack == 0:
-            return RecallEstimate(recall_of_ef(k, beam.ef))
+            return RecallEstimate(_recall_of_any_ef(k, max(beam.ef, k, K_WALKED_MIN)))
         return RecallEstimate(_recall_of_slack(beam.slack / (1 << SLACK_BITS), selectivity))
 
 
@@ -115,7 +118,7 @@ def ef_for_recall(k: int, recall: float) -> int:
 
     However many rows are allowed: only these are in the beam.
     """
-    ef = int(_between(_STEPS, recall) * (k + _BASE)) + 1
+    ef = int(_between(_STEPS, recall) * (k + K_BASE)) + 1
     return min(max(ef, k, EF_MIN), EF_MAX)
 
 
@@ -130,6 +133,13 @@ def recall_of_ef(k: int, ef: int) -> float:
         else:
             high = middle
     return low
+
+
+def _recall_of_any_ef(k: int, ef: int) -> float:
+    """As ``recall_of_ef``, and in proportion where ``ef`` is less than is asked for any recall."""
+    least_recall, factor = _STEPS[0]
+    least = max(factor * (k + K_BASE) + 1, EF_MIN)
+    return max(recall_of_ef(k, ef), least_recall * min(ef / least, 1.0))
 
 
 def _slacks(selectivity: float) -> tuple[tuple[float, float], ...]:

@@ -109,7 +109,7 @@ class HnswBuilder:
         m, ef, growth = self._params.m, self._params.ef_construction, self._growth
         order, counts = insertion_order(self._codes.rows, m, self._params.seed)
         yield None
-        space = self._codes.build_space(self._kernels)
+        space = yield from self._codes.build_space(self._kernels)
         yield None
         places = order[: counts[0]] if counts.shape[0] else order[:0]
         above_space = BuildSpace(aligned_copy(space.table[places]), space.halves[places], space.sketches[:0])

@@ -17,8 +17,9 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.flat import FlatIndex
+from vecdb.index.hnsw.breadth import K_WALKED_MIN
 from vecdb.index.hnsw.curves import SLACK_ONE, RecallCurve, RecallCurves, RecallPoint, walk_room
-from vecdb.index.hnsw.index import K_WALKED_MIN, HnswIndex
+from vecdb.index.hnsw.index import HnswIndex
 from vecdb.index.hnsw.levels import insertion_order, row_hashes
 from vecdb.index.hnsw.params import HnswParams
 from vecdb.index.protocol import EnsureRows
@@ -48,8 +49,6 @@ _COST_SHARE_MAX = 0.125
 _COST_ENOUGH_MIN = 2_500
 """Walks that compute the distances of this share of the rows, unless they are few, are no better than a scan."""
 
-_EF_PART = 4
-_EFS = (16, 32, 64, 128, 256, 512)
 _CALL_COMPUTED = 30_000
 _LINES = 16_384
 
@@ -76,7 +75,11 @@ class _Kind:
 _KIND_FIRST = _Kind((K_WALKED_MIN, 1), 1.0, 1)
 _KINDS = (_Kind((100,), 1.0, 4), _Kind((10,), 0.5, 4), _Kind((10,), 0.2, 4), _Kind((10,), 0.05, 8))
 """The most important ones first, after the walks by ef: what the work does not suffice for is left out."""
-_KS_BY_EF = (1, 10, 100)
+
+_BY_EF = (((K_WALKED_MIN, 1), (10, 20, 40, 80, 160, 320)), ((100,), (100, 200, 400)))
+"""(results wanted, most first, which the same walks serve; the efs of these walks, the least that there is first)."""
+_EF_PART = 4
+_EF_QUERIES_MIN = 32
 
 
 class Calibration:
@@ -133,7 +136,8 @@ class Calibration:
             return
         yield
         links = yield from _without(self._graph["links"], sample)
-        index = HnswIndex.from_arrays(self._kernels, {**self._graph, "links": links}, self._codes, self._vectors)
+        stripped = {**self._graph, "links": links}
+        index = yield from HnswIndex.opening(self._kernels, stripped, self._codes, self._vectors)
         if self._ensure is not None:
             # What is right is told by vectors: codes may not tell rows apart.
             self._ensure(np.arange(rows))
@@ -141,7 +145,8 @@ class Calibration:
         left = np.ones(rows, np.bool_)
         left[sample] = False
         yield from self._by_slack(index, _KIND_FIRST, self._vectors[sample], Bitmap.from_bools(left))
-        yield from self._by_ef(index, self._vectors[sample[::_EF_PART]], Bitmap.from_bools(left))
+        part = max(1, min(_EF_PART, sample.shape[0] // _EF_QUERIES_MIN))
+        yield from self._by_ef(index, self._vectors[sample[::part]], Bitmap.from_bools(left))
         for kind in _KINDS:
             if kind.share < 1.0 and kind.share * rows < ALLOWED_MIN:
                 continue
@@ -178,21 +183,20 @@ class Calibration:
         self._curves += [RecallCurve(k, kind.share, False, _risen(points[k])) for k in kind.ks]
 
     def _by_ef(self, index: HnswIndex, queries: F32Array, allowed: Bitmap) -> Iterator[None]:
-        """The curves of walks that end with their beam: one walk serves every k."""
+        """The curves of walks that end with their beam."""
         if not self._affords_scan(queries):
             return
-        right = yield from self._right(queries, max(_KS_BY_EF), allowed)
-        found: dict[int, list[RecallPoint]] = {k: [] for k in _KS_BY_EF}
-        last: RecallPoint | None = None
-        for ef in _EFS:
-            if last is not None and self._is_enough(last, queries):
-                break
-            distances, cost = yield from self._walked(index, queries, min(ef, max(_KS_BY_EF)), Beam(ef), None)
-            for k in _KS_BY_EF:
-                if k <= ef:
-                    last = _point(ef, distances, right, k, cost)
-                    found[k].append(last)
-        self._curves += [RecallCurve(k, 1.0, True, _risen(points)) for k, points in found.items() if points]
+        right = yield from self._right(queries, max(ks[0] for ks, _ in _BY_EF), allowed)
+        for ks, efs in _BY_EF:
+            points: dict[int, list[RecallPoint]] = {k: [] for k in ks}
+            for ef in efs:
+                last = points[ks[0]][-1:]
+                if self._is_enough(last[0], queries) if last else self._work_left <= 0:
+                    break
+                distances, cost = yield from self._walked(index, queries, ks[0], Beam(ef), None)
+                for k in ks:
+                    points[k].append(_point(ef, distances, right, k, cost))
+            self._curves += [RecallCurve(k, 1.0, True, _risen(found)) for k, found in points.items() if found]
 
     def _affords_scan(self, queries: F32Array) -> bool:
         """Whether there is work left for finding what is right; if so, it is taken."""

@@ -1,9 +1,10 @@
 """Recall curves: how recall grows with the breadth of a walk, measured on the rows of one segment.
 
 A curve holds for one k and one share of allowed rows. Along a curve recall never falls. The logarithm of what is missed
-is taken for linear in the slack between two points, and, up to twice the last slack measured, beyond them; curves of
-other k lie between those of the measured ones, and another share of allowed rows moves all of them alike. The arrays
-are described in docs/formats/segment.md.
+is taken for linear in the slack between two points, and, up to twice the last slack measured, beyond them; of walks by
+ef it is taken for linear in the logarithm of ef, and the less that is known, the wider the error is. Curves of other k
+lie between those of the measured ones, and another share of allowed rows moves all of them alike. The arrays are
+described in docs/formats/segment.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from vecdb.errors import Corruption
 from vecdb.index.codes import stored_array
-from vecdb.index.hnsw.breadth import EF_MAX, RecallEstimate, beam_for_recall, recall_of_ef
+from vecdb.index.hnsw.breadth import EF_MAX, K_BASE, K_WALKED_MIN, RecallEstimate, beam_for_recall, recall_of_ef
 from vecdb.kernels.arrays import SLACK_BITS, SLACK_MAX, Beam
 from vecdb.types import AnyArray
 
@@ -31,6 +32,12 @@ ARRAY_NAMES = (
 )  # fmt: skip
 _MISS_MIN = 1e-5
 _REACH = 2.0
+_EF_REACH = math.log(8.0)
+"""How far beyond the efs measured a curve is drawn, in their logarithm; farther away nothing more is known."""
+_EF_SLOPED = math.log(4.0)
+"""The slope there is that over so much of the curve at its end: of two points next to each other it may be chance."""
+_EF_SLOPE = -1.0
+"""Where there is one point: half is missed with twice the ef. Curves that were measured fall more steeply."""
 _WIDEST = (SLACK_MAX - SLACK_ONE) / SLACK_ONE
 _GRID: AnyArray = np.concatenate([[0.0], np.geomspace(2**-9, _WIDEST, 121)])
 """Slacks less one, at which curves are tabulated: sixteen for each doubling."""
@@ -188,7 +195,7 @@ class RecallCurves:
             slack = (beam.slack - SLACK_ONE) / SLACK_ONE
             missed = math.exp(float(np.interp(slack, _GRID, misses)))
             return RecallEstimate(1.0 - min(missed, 1.0), float(np.interp(slack, _GRID, errors)))
-        return self._recall_of_ef(max(beam.ef, k), k)
+        return self._recall_of_ef(max(beam.ef, k, K_WALKED_MIN), k)
 
     def cost(self, k: int, recall: float) -> float:
         """Mean distance computations of a walk as broad as ``beam`` has it for all rows."""
@@ -198,12 +205,14 @@ class RecallCurves:
 
     def _recall_of_ef(self, ef: float, k: int) -> RecallEstimate:
         """Of a walk that ends with its beam, which holds allowed rows only."""
-        found = [(math.log(each.k), *_at_ef(each, ef)) for each in self._by_ef]
+        found = [(math.log(each.k), *_at_ef(each, ef * _as_broad(each.k, k))) for each in self._by_ef]
         if not found:
             return RecallEstimate(recall_of_ef(k, max(round(ef), 1)))
         places, misses, errors = zip(*found, strict=True)
-        missed = math.exp(float(np.interp(math.log(k), places, misses)))
-        return RecallEstimate(1.0 - min(missed, 1.0), float(np.interp(math.log(k), places, errors)))
+        missed = min(math.exp(float(np.interp(math.log(k), places, misses))), 1.0)
+        # Of more results than were ever wanted it is known the worse the more they are.
+        unknown = missed * max(math.log(k) - places[-1], 0.0)
+        return RecallEstimate(1.0 - missed, min(float(np.interp(math.log(k), places, errors)) + unknown, 1.0))
 
     def _curve(self, k: int, selectivity: float) -> tuple[AnyArray, AnyArray]:
         """Logarithms of what is missed, falling, and standard errors, over ``_GRID``."""
@@ -244,12 +253,30 @@ def _tabulated(curve: RecallCurve) -> tuple[AnyArray, AnyArray]:
     return found, np.minimum(np.interp(_GRID, slacks, errors), np.exp(found))
 
 
+def _as_broad(measured_k: int, k: int) -> float:
+    """The ef of walks for ``measured_k`` that find as much as walks for ``k`` do, as a multiple of theirs."""
+    walked, of = max(measured_k, K_WALKED_MIN), max(k, K_WALKED_MIN)
+    return min(walked / of, (walked + K_BASE) / (of + K_BASE))
+
+
 def _at_ef(curve: RecallCurve, ef: float) -> tuple[float, float]:
     """Logarithm of what is missed, and its standard error."""
     places = np.log([each.breadth for each in curve.points])
     misses = np.log(np.maximum([1.0 - each.recall for each in curve.points], _MISS_MIN))
     errors = [each.error for each in curve.points]
-    return float(np.interp(math.log(ef), places, misses)), float(np.interp(math.log(ef), places, errors))
+    place = math.log(ef)
+    end = 0 if place < places[0] else -1
+    beyond = min(max(place - places[-1], places[0] - place, 0.0), _EF_REACH)
+    if beyond == 0.0:
+        return float(np.interp(place, places, misses)), float(np.interp(place, places, errors))
+    inner = int(np.argmin(np.abs(np.abs(places - places[end]) - _EF_SLOPED)))
+    run = float(places[end] - places[inner])
+    slope = min(float(misses[end] - misses[inner]) / run, 0.0) if run else _EF_SLOPE
+    last = float(misses[end])
+    found = min(max(last + slope * (beyond if end else -beyond), math.log(_MISS_MIN)), 0.0)
+    # Two standard errors reach what was measured last: the curve may be flat from there on.
+    error = errors[end] * (1.0 + beyond) + abs(math.exp(found) - math.exp(last)) / 2.0
+    return found, min(error, 1.0)
 
 
 def _hold(holds: bool, name: str, found: AnyArray) -> None:

@@ -7,7 +7,7 @@ checked once, so that a kernel never follows a link that leads out of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +16,10 @@ from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes, stored_array
 from vecdb.index.flat import ensure_slots
-from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, Breadth
+from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, K_WALKED_MIN, Breadth
 from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
+from vecdb.index.steps import finished
 from vecdb.kernels.arrays import Beam, Graph, Originals, UpperLayers
 from vecdb.kernels.memory import aligned_copy
 from vecdb.kernels.protocol import Kernels
@@ -28,8 +29,6 @@ _DEFAULT_RECALL = 0.95
 _RERANK_FACTOR = 4
 _RERANK_MIN = 32
 """At most so many rows are ranked by their vectors; mostly the walk is precise enough for far fewer."""
-K_WALKED_MIN = 10
-"""A walk for fewer results looks for so many: where it ended by the distance of the first would be chance."""
 
 
 class HnswIndex:
@@ -58,15 +57,32 @@ class HnswIndex:
 
     @classmethod
     def from_arrays(
-        cls, kernels: Kernels, arrays: Mapping[str, AnyArray], codes: ScalarCodes, vectors: F32Array
+        cls,
+        kernels: Kernels,
+        arrays: Mapping[str, AnyArray],
+        codes: ScalarCodes,
+        vectors: F32Array,
+        go_on: Callable[[], None] | None = None,
     ) -> HnswIndex:
         """The graph whose ``HnswBuilder.arrays()`` were stored, over the same codes and vectors ((n, dim) float32).
+
+        Parameters
+        ----------
+        go_on
+            Called every few milliseconds; whatever it raises ends the opening.
 
         Raises
         ------
         Corruption
             An array is missing, of the wrong shape or type, holds a link that leads nowhere, or is no recall curve.
         """
+        return finished(cls.opening(kernels, arrays, codes, vectors), go_on)
+
+    @classmethod
+    def opening(
+        cls, kernels: Kernels, arrays: Mapping[str, AnyArray], codes: ScalarCodes, vectors: F32Array
+    ) -> Generator[None, None, HnswIndex]:
+        """As ``from_arrays``, in steps."""
         assert vectors.shape == (codes.rows, codes.dim), (vectors.shape, codes.rows, codes.dim)
         n = codes.rows
         links = stored_array(arrays, "links", np.int32, 2)
@@ -93,7 +109,8 @@ class HnswIndex:
         for level, count in enumerate(counts.tolist()):
             _within(upper_links[starts[level] : starts[level + 1]], count, "upper_links")
         table, norms = aligned_copy(codes.codes.table[rows]), codes.codes.norms[rows]
-        sketches, nibbles = codes.sketches(kernels), codes.nibbles(links)
+        sketches = yield from codes.sketches(kernels)
+        nibbles = yield from codes.nibbles(links)
         above = aligned_copy(sketches[rows]) if sketches.shape[0] else sketches
         for derived in (table, norms, above, sketches, nibbles.table):
             derived.flags.writeable = False

@@ -16,6 +16,8 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 
 from vecdb.kernels.cpu.target import TARGET, Target
 
@@ -77,15 +79,31 @@ def exact_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], fastmath: set[str]) -> Any:
+    compiled = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
     if DIRECTORY is None:
-        return numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
-    # Numba reads the setting when a function is decorated; other users of Numba in the process must not see it changed.
+        return compiled
+    # Numba reads the setting when a cache is made; other users of Numba in the process must not see it changed.
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(DIRECTORY)
     try:
-        return numba.njit(cache=True, nogil=True, fastmath=fastmath, error_model="numpy")(function)
+        compiled._cache = LoadedKernels(function)  # noqa: SLF001 - Numba's own way makes a cache of its own
     finally:
         numba.config.CACHE_DIR = before
+    return compiled
+
+
+class LoadedKernels(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of one kernel, which loads what is compiled without all that compiling would take.
+
+    Before it loads anything Numba makes ready for compiling, with modules for all of Python and NumPy, in a quarter of
+    a second. To take arrays a kernel needs the memory runtime only; where one has to be compiled, the compiler does it.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled kernel for a signature; ``None`` where there is none."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -141,7 +141,7 @@ class CpuKernels:
     def sketch(self, codes: Codes, dim: int) -> U8Array:
         """As ``Kernels.sketch``."""
         table = _view(codes.table, np.uint8)
-        sketches = aligned_empty((table.shape[0], sketch_bytes(table.shape[1])), np.uint8)
+        sketches = np.empty((table.shape[0], sketch_bytes(table.shape[1])), np.uint8)
         code_kernels.sketch(table, dim, sketches, sketches.view(np.int32))
         return sketches
 
