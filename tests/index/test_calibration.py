@@ -75,12 +75,12 @@ def test_other_queries_find_what_was_asked_for(graph, measured, k):
         assert recall(answer.topk, right) >= asked - 0.01
 
 
-@pytest.mark.parametrize("k", [1, 10, 40, 100, 400])
+@pytest.mark.parametrize("k", [1, 40, 400])
 def test_what_is_told_of_an_ef_is_what_other_queries_find(graph, measured, k):
     vectors, queries, arrays, codes = graph[0], graph[1][:150], *graph[2:]
     index = HnswIndex.from_arrays(KERNELS, {**arrays, **measured}, codes, vectors)
     right = KERNELS.scan_topk(vectors, queries, Metric.COSINE, k)
-    for ef in (1, 12, 50, 150, 1000, 4000)[-3 if k > 100 else 0 :]:
+    for ef in (1, 50, 150, 1000)[-2 if k > 100 else 0 :]:
         beam = Beam(max(ef, k))
         told = index.breadth.recall_of(beam, k)
         found = recall(index.search(queries, k, beam=beam).topk, right)

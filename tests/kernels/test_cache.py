@@ -85,6 +85,7 @@ print(CpuKernels().sketch(codes, 4).shape, sum(sketch.stats.cache_hits.values())
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_kernel_is_loaded_without_what_compiling_takes(tmp_path):
     kernels = {"VECDB_CACHE_DIR": str(tmp_path)}
     first = _python(_LOADED.partition("for _")[0], **kernels).stdout.split()
