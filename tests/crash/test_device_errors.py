@@ -24,7 +24,7 @@ from vecdb.storage.io import FileSystem
 SPACE = ("create", "write", "allocate", "extend", "committing")
 SYNCS = ("fsync", "fdatasync", "fsync_directory")
 FULL, FAILED = 14, 20
-QUOTA_S = 30.0
+QUOTA_S = 120.0
 
 
 def points(

@@ -14,7 +14,7 @@ from tests.trust import Trust
 
 PROMISES = "P1 P2 P10"
 POINTS = 36
-QUOTA_S = 40.0
+QUOTA_S = 120.0
 """For each plan: a machine that is far too slow runs fewer points."""
 
 

@@ -17,7 +17,7 @@ from tests.trust import Trust
 PROMISES = "P1 P2 P10"
 POINTS = 14
 SEEDS = (None, NAMES, 1)
-QUOTA_S = 30.0
+QUOTA_S = 120.0
 
 
 def lost_at(

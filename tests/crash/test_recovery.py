@@ -18,7 +18,7 @@ from tests.crash.runs import ONE_WRITER, REOPENED, base_of, check, long_plan, po
 from tests.crash.workload import Plan
 from tests.trust import Trust
 
-QUOTA_S = 40.0
+QUOTA_S = 120.0
 RECOVERIES = 5
 CALLS_OF_RECOVERY = 60
 """About as many as a recovery makes that writes everything out."""
