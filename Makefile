@@ -1,5 +1,5 @@
 # Every target makes what it needs in .venv by itself, from Python 3.11+ with pip; nothing else has to be installed first.
-# ARGS is passed on: make test ARGS="tests/storage -x", make demo ARGS="--rows 5000", make bench ARGS="--help".
+# ARGS is passed on: make test ARGS="tests/storage -x" WORKERS=0, make demo ARGS="--rows 5000", make bench ARGS="--help".
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,6 +17,8 @@ PROTO_VENV := $(VENV)/proto
 PROTO_PYTHON := PYTHONDONTWRITEBYTECODE=1 $(PROTO_VENV)/bin/python
 CHECKED := vecdb tests proto bench
 PYTEST := $(BIN)/python -m pytest --durations=10
+# Of `make test`: auto is at most two, and no more than there are cores; 0 runs the tests in one process.
+WORKERS ?= auto
 
 .PHONY: help demo test test-slow torture golden lint format proto bench load costs churn filters recovery recall against clean
 
@@ -27,7 +29,7 @@ demo: $(VENV)/.demo  ## index real text of this machine, search it, kill a write
 	$(BIN)/vecdb demo $(ARGS)
 
 test: $(VENV)/.test  ## the tests that every commit must pass
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.test  ## every test, the slow ones too, with more examples each
 	$(PYTEST) --hypothesis-profile=long $(ARGS)

@@ -6,6 +6,7 @@ and differently each time. Neither has a deadline: the first call of a kernel co
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.trust import pytest_addoption, pytest_terminal_summary, trust
+from tests.workers import pytest_sessionstart, pytest_xdist_auto_num_workers
 
-__all__ = ["pytest_addoption", "pytest_terminal_summary", "quick_directory", "rng", "trust"]
+__all__ = [
+    "interruptible",
+    "pytest_addoption",
+    "pytest_sessionstart",
+    "pytest_terminal_summary",
+    "pytest_xdist_auto_num_workers",
+    "quick_directory",
+    "rng",
+    "trust",
+]
 
 MEMORY = Path("/dev/shm")
 
@@ -42,6 +53,14 @@ settings.load_profile("gate")
 def rng() -> np.random.Generator:
     """Random numbers that are the same on every run."""
     return np.random.default_rng(20_240_229)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts: a shell without job control starts what runs in the background with that signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

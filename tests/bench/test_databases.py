@@ -166,6 +166,18 @@ def test_a_database_that_does_not_answer_is_ended(tmp_path):
             process.ask("open")
 
 
+def test_a_process_that_ended_before_its_command_is_closed_like_any_other(tmp_path):
+    with EngineProcess("gone", tmp_path / "gone") as process:
+        own = process._process
+        own.kill()
+        own.wait()
+        # The command stays in the pipe's buffer, which closing the pipe would write once more.
+        with pytest.raises(EngineFailed, match="the process ended during 'open' with status -9"):
+            process.ask("open")
+    assert own.stdin.closed
+    assert own.stdout.closed
+
+
 def result_of(name, qps, short=0, **known):
     result = DatabaseResult(name, name, "1", started=True, insert_seconds=1.0, build_seconds=2.0, **known)
     for effort, recall in ((10, 0.9), (20, 0.96), (40, 0.99)):

@@ -72,6 +72,13 @@ def counted(server):
     return server.measures.methods["Search"].requests
 
 
+def wait_counted(server, searches):
+    """Until the server has counted so many: it answers first, and counts then."""
+    deadline = time.monotonic() + 10
+    while counted(server) < searches and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_searches_one_after_the_other_share_a_session(server, database, rng):
     docs = database.collection("docs")
     with connect(server.address) as remote:
@@ -79,6 +86,7 @@ def test_searches_one_after_the_other_share_a_session(server, database, rng):
         for query in rng.normal(size=(30, 2)):
             assert there.search(query, k=5).ids == docs.search(query, k=5).ids
         assert len(remote._sessions._idle) == 1
+    wait_counted(server, 30)
     assert counted(server) == 30
 
 
@@ -323,9 +331,7 @@ def test_a_server_that_stops_meanwhile_fails_no_search(loop, database, monkeypat
     time.sleep(0.3)
     loop.run(server.stop())
     with serving(loop, database, address=address) as again:
-        deadline = time.monotonic() + 20
-        while counted(again) < 50 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_counted(again, 50)
         done.set()
         for thread in threads:
             thread.join()

@@ -23,7 +23,8 @@ from vecdb.storage.io import FileSystem
 
 SPACE = ("create", "write", "allocate", "extend", "committing")
 SYNCS = ("fsync", "fdatasync", "fsync_directory")
-QUOTA_S = 6.0
+FULL, FAILED = 14, 20
+QUOTA_S = 120.0
 
 
 def points(
@@ -36,12 +37,12 @@ def points(
 
 @pytest.mark.parametrize("plan", [ONE_WRITER, TWO_WRITERS], ids=["one writer", "two writers"])
 def test_a_full_disk_refuses_without_effect(servers: Forks, quick_directory: Path, trust: Trust, plan: Plan) -> None:
-    check(trust, "P5", points(servers, quick_directory, plan, errno.ENOSPC, SPACE, 75, QUOTA_S), 75)
+    check(trust, "P5", points(servers, quick_directory, plan, errno.ENOSPC, SPACE, FULL, QUOTA_S), FULL)
 
 
 @pytest.mark.parametrize("plan", [ONE_WRITER, TWO_WRITERS], ids=["one writer", "two writers"])
 def test_a_failed_sync_acknowledges_nothing(servers: Forks, quick_directory: Path, trust: Trust, plan: Plan) -> None:
-    check(trust, "P6", points(servers, quick_directory, plan, errno.EIO, SYNCS, 50, QUOTA_S), 50)
+    check(trust, "P6", points(servers, quick_directory, plan, errno.EIO, SYNCS, FAILED, QUOTA_S), FAILED)
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ from tests.crash.workload import Plan
 from tests.trust import Trust
 from vecdb.segment.layout import Role
 
-KINDS = {"VECDB", "LOCK", "mirror", "data.mdb", "log"} | {role.value for role in Role}
+KINDS = {"VECDB", "LOCK", "RESERVE", "mirror", "data.mdb", "log"} | {role.value for role in Role}
 PLAN = Plan("", seed=13, writers=1, batches=23)
-FLIPS = 2_000
-QUOTA_S = 20.0
+FLIPS = 304
+QUOTA_S = 120.0
 PARTS = 16
 """Of the long run, so that a table can be had of a part of it."""
 

@@ -13,8 +13,9 @@ from tests.crash.workload import Plan
 from tests.trust import Trust
 
 PROMISES = "P1 P2 P10"
-QUOTA_S = 10.0
-"""For each plan: a slow machine runs fewer points."""
+POINTS = 36
+QUOTA_S = 120.0
+"""For each plan: a machine that is far too slow runs fewer points."""
 
 
 def killed_at(forks: Forks, directory: Path, plan: Plan, points: int, limit_s: float) -> list[Verdict]:
@@ -27,9 +28,9 @@ def killed_at(forks: Forks, directory: Path, plan: Plan, points: int, limit_s: f
 def test_nothing_acknowledged_is_lost_by_a_kill(
     servers: Forks, quick_directory: Path, trust: Trust, plan: Plan
 ) -> None:
-    verdicts = killed_at(servers, quick_directory, plan, 100, QUOTA_S)
-    check(trust, PROMISES, verdicts, 100)
-    if len(verdicts) > 50:
+    verdicts = killed_at(servers, quick_directory, plan, POINTS, QUOTA_S)
+    check(trust, PROMISES, verdicts, POINTS)
+    if len(verdicts) > POINTS // 2:
         assert any("graph" in each.strategies for each in verdicts), "no graph was ever attached"
         assert len({each.place for each in verdicts}) >= 6, "the points are not spread over different calls"
 

@@ -107,7 +107,7 @@ def lost_at(forks: Forks, plan: Plan, points: int, limit_s: float) -> list[Verdi
 @mountable
 @pytest.mark.parametrize("plan", [ONE_WRITER, TWO_WRITERS], ids=["one", "two"])
 def test_nothing_acknowledged_is_lost_on_a_real_file_system(servers: Forks, trust: Trust, plan: Plan) -> None:
-    check(trust, PROMISES, lost_at(servers, plan, 14, 8.0), 14)
+    check(trust, PROMISES, lost_at(servers, plan, 14, 120.0), 14)
 
 
 @mountable

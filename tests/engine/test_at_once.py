@@ -33,13 +33,27 @@ def at_once(database, query, name="c", collection_id="", **arguments):
     return None if hits is None else hits[0].ids
 
 
-def until_at_once(database, query, **arguments):
-    """The ids, once what a search has asked for is verified in the background."""
+def until_at_once(database, query, name="c", collection_id="", **arguments):
+    """The ids, once what a search has asked for is verified in the background.
+
+    Until then it is made as by a server, which makes by itself what is handed back: once all is verified it runs other
+    kernels than before, and loads them.
+    """
     end = time.monotonic() + 30
-    while (found := at_once(database, query, **arguments)) is None:
+    while (found := at_once(database, query, name, collection_id, **arguments)) is None:
         assert time.monotonic() < end
-        time.sleep(0.005)
+        wait_verified(database.collection(name))
+        database.collection(name).search(query, **({"k": 5} | arguments))
     return found
+
+
+def wait_verified(collection):
+    """Until verification ahead rests: a run of it that begins late opens and verifies what was written meanwhile."""
+    end = time.monotonic() + 30
+    with collection._lease() as opened:
+        while opened._verifier._work._future is not None:
+            assert time.monotonic() < end
+            time.sleep(0.005)
 
 
 @pytest.fixture
@@ -84,6 +98,7 @@ def test_a_new_segment_and_a_new_graph_are_first_opened_elsewhere(filled, vector
     collection = filled.collection("c")
     collection.search(vectors[0])
     until_at_once(filled, vectors[0])
+    wait_verified(collection)
     collection.upsert(range(700, 900), vectors[700:900])
     collection.wait_indexed()
     assert at_once(filled, vectors[800]) is None

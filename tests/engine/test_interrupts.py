@@ -45,7 +45,7 @@ ROWS = np.arange(20 * DIM, dtype=np.float32).reshape(20, DIM)
 
 
 @pytest.fixture(autouse=True)
-def _wakeable() -> Iterator[None]:
+def _wakeable(interruptible: None) -> Iterator[None]:
     before = signal.signal(signal.SIGUSR1, lambda *_: None)
     yield
     signal.signal(signal.SIGUSR1, before)

@@ -428,6 +428,7 @@ def test_a_column_that_could_not_be_extended_is_extended_once_by_the_next_call(
     _require_values(columns, values)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("interrupted_at", range(1, 10))
 def test_a_column_whose_extension_was_interrupted_is_extended_once_by_the_next_call(
     monkeypatch: pytest.MonkeyPatch, interrupted_at: int

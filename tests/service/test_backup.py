@@ -63,12 +63,13 @@ def test_a_reader_that_stops_reading_is_cut_off(loop: LoopThread, database: Embe
 
 
 def test_a_long_backup_is_not_cut_off(loop: LoopThread, database: EmbeddedDatabase, tmp_path: Path) -> None:
-    with serving(loop, database, deadline_s=0.5) as server, connect(server.address) as client:
+    # Longer than a busy machine takes for one message, and shorter than all of them together.
+    with serving(loop, database, deadline_s=2.0) as server, connect(server.address) as client:
         slept = []
 
         def slowly(_: int) -> None:
             if len(slept) < 10:
-                slept.append(time.sleep(0.1))
+                slept.append(time.sleep(0.25))
 
         assert client.backup(tmp_path / "a.vbak", progress=slowly).collections[0].points == 4_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,8 +115,11 @@ class EngineProcess:
                 self._process.kill()
                 self._process.communicate()
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
+            # Closing writes what is still in the buffer: a command that the process did not live to read. The pipe is
+            # closed all the same, and whoever sent the command was told by ``ask``.
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
 
     def __enter__(self) -> Self:
         return self

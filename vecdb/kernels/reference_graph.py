@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from functools import cached_property
 from math import isqrt
 
 import numpy as np
@@ -42,13 +43,17 @@ class Scorer:
         self.ratio = ratio
         self.sketches = sketches if sketches is not None and sketches.shape[0] else None
         self.nibbles = nibbles if nibbles is not None and nibbles.table.shape[0] else None
-        self.length = isqrt(int((self.query * self.query).sum()))
+
+    @cached_property
+    def length(self) -> int:
+        """The length of the query, rounded down."""
+        return isqrt(int((self.query * self.query).sum()))
 
     def _terms(self, rows: AnyArray) -> I64Array:
         """What does not come from the dot product."""
-        terms = np.zeros(rows.shape[0], np.int64)
-        if self.ratio:
-            terms += (self.norms[rows].astype(np.int64) * self.ratio) >> RATIO_BITS
+        if not self.ratio:
+            return np.zeros(rows.shape[0], np.int64)
+        terms: I64Array = self.norms[rows].astype(np.int64) * self.ratio >> RATIO_BITS
         return terms
 
     def distances(self, rows: AnyArray) -> I64Array:
@@ -86,8 +91,10 @@ def row_scorer(space: BuildSpace, own: BuildSpace, node: int) -> Scorer:
 
 def links_of(links: I32Array) -> I32Array:
     """The links of one node, without the padding after the last."""
-    ended = links < 0
-    return links[: int(ended.argmax())] if ended.any() else links
+    if not links.shape[0]:
+        return links
+    end = int((links < 0).argmax())
+    return links[:end] if links[end] < 0 else links
 
 
 def descend(upper: UpperLayers, scorer: Scorer) -> tuple[int, int]:
@@ -139,16 +146,17 @@ def walk(
 
 def pruned(space: BuildSpace, keys: list[tuple[int, int]], prune: Prune) -> list[int]:
     """Nearest first, dropping a candidate that is nearer to a chosen one than to the node."""
-    chosen: list[int] = []
-    for distance, candidate in keys:
-        if chosen:
-            between = row_scorer(space, space, candidate).distances(np.array(chosen)) + int(space.halves[candidate])
-            if (between * prune.alpha < distance * ALPHA_ONE).any():
-                continue
-        chosen.append(candidate)
-        if len(chosen) == prune.degree_max:
-            break
-    return chosen
+    rows = np.array([row for _, row in keys], np.int64)
+    codes = space.table[rows].astype(np.int64) - 128
+    halves = space.halves[rows].astype(np.int64)
+    between = halves[:, np.newaxis] + halves - codes @ codes.T
+    chosen: list[int] = []  # By place among the candidates.
+    for place, (distance, _) in enumerate(keys):
+        if not (between[place, chosen] * prune.alpha < distance * ALPHA_ONE).any():
+            chosen.append(place)
+            if len(chosen) == prune.degree_max:
+                break
+    return rows[chosen].tolist()  # type: ignore[no-any-return]
 
 
 def bools(allowed: U64Array | None, n: int) -> BoolArray:

@@ -19,8 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-import numpy as np
-
 from vecdb.errors import Corruption, FailedPrecondition, ResourceExhausted, Unavailable, VecdbError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -295,6 +293,9 @@ class FileSystem:
 
 def address_of(mapping: memoryview) -> int:
     """Where a mapping begins."""
+    # Only here: the processes that check LMDB files import this module too, and start in half the time without it.
+    import numpy as np
+
     return int(np.frombuffer(mapping, np.uint8).ctypes.data)
 
 
