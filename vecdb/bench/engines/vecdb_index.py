@@ -26,10 +26,11 @@ class VecdbIndex(Engine):
         """Copy the vectors, encode them, build the graph."""
         from vecdb.index.codes import ScalarCodes
         from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
+        from vecdb.kernels.memory import aligned_copy
 
         spec = index_spec(self.seed)
-        # A copy, as the other engines make one: it counts as memory of the index.
-        rows = np.array(self.vectors.unit_train)
+        # A copy, as the other engines make one: it counts as memory of the index. Files are mapped as aligned as it is.
+        rows = aligned_copy(self.vectors.unit_train)
         codes = ScalarCodes.encode(self.kernels, rows, self.vectors.metric)
         builder = HnswBuilder(self.kernels, codes, HnswParams(spec.m, spec.ef_construction, spec.seed))
         builder.run()

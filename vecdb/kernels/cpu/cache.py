@@ -101,9 +101,15 @@ class LoadedKernels(FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel for a signature; ``None`` where there is none."""
+        if not _LOADS_AS_KNOWN:
+            return super().load_overload(sig, target_context)
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
+
+
+_LOADS_AS_KNOWN = all(hasattr(LoadedKernels, name) for name in ("_guard_against_spurious_io_errors", "_load_overload"))
+"""These are Numba's own affair: where a version names them otherwise, kernels are loaded its way."""
 
 
 def inlined(function: Callable[..., Any]) -> Any:
