@@ -111,6 +111,9 @@ def pretending(open_database, vectors, monkeypatch) -> Iterator[tuple[Pretending
     filled(database, vectors)
     for number, reader in enumerate(readers_of(database)):
         reader.searched_s = 1.0 + number
+        for each in reader.entry.files:
+            # Whatever has read it by now, or will.
+            reader.files.array_file(each.role, each.field)
         for role, file in reader.files.mapped():
             fs.mapped[file.address] = 4 * MIB if role is Role.VECTORS else MIB // 2
     return fs, database

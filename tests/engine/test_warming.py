@@ -13,7 +13,7 @@ from tests.engine.conftest import DIM, SMALL
 from tests.engine.test_at_once import at_once
 from tests.engine.test_memory_budget import MIB, Pretending, readers_of
 from vecdb.errors import Corruption
-from vecdb.filter.grammar import _parser
+from vecdb.filter.grammar import _cached_template, _parser
 from vecdb.segment.layout import Role
 
 NOT_AHEAD = replace(SMALL, memtable_size_bytes=MIB, verify_ahead_bytes_max=0)
@@ -46,6 +46,7 @@ def test_the_next_search_has_nothing_to_wait_for(closed: None, open_database: An
     collection = database.collection("c")
     assert at_once(database, vectors[3], with_payloads=False) is None
     _parser.cache_clear()
+    _cached_template.cache_clear()
     report = collection.warm(with_vectors=True)
     assert _parser.cache_info().currsize == 1
     there = resident(database)
