@@ -98,6 +98,25 @@ def test_a_compiled_kernel_is_loaded_without_what_compiling_takes(tmp_path):
     assert third.endswith(" 1 False")
 
 
+def test_a_damaged_file_of_the_cache_is_compiled_anew(tmp_path):
+    code = """
+import numpy as np
+from vecdb.kernels.cpu import CpuKernels
+from vecdb.kernels.cpu.quantise import encode
+codes = CpuKernels().encode(np.ones((1, 3), np.float32), np.zeros(3, np.float32), 1.0)
+print(codes.table.sum(), sum(encode.stats.cache_hits.values()))
+"""
+    kernels = {"VECDB_CACHE_DIR": str(tmp_path)}
+    total = _python(code, **kernels).stdout.split()[0]
+    for suffix in ("nbc", "nbi"):
+        for path in tmp_path.rglob(f"*encode*.{suffix}"):
+            os.truncate(path, 50)
+        found = _python(code, **kernels)
+        assert found.stdout.split() == [total, "0"]
+        assert "kernel_cache_damaged" in found.stderr
+        assert _python(code, **kernels).stdout.split() == [total, "1"]
+
+
 def test_numba_is_left_as_it_was():
     before = numba.config.CACHE_DIR
     cache.kernel(lambda x: x)

@@ -38,6 +38,11 @@ def vectors_of(n: int, dim: int, metric: Metric, seed: int) -> AnyArray:
     return np.ascontiguousarray(found, np.float32)
 
 
+def signs_of(n: int, dim: int, seed: int) -> AnyArray:
+    """Rows of signs: many components lie halfway between two levels of a code, where rounding shows."""
+    return np.where(np.random.default_rng(seed).random((n, dim)) < 0.5, -1, 1).astype(np.float32)
+
+
 def subsets(n: int) -> Iterator[tuple[str, Bitmap | None]]:
     """All rows, none, and a third of them."""
     yield "all", None
@@ -50,14 +55,15 @@ def run(kernels: Kernels) -> dict[str, AnyArray]:
     out: dict[str, AnyArray] = {}
     for n, dim in SHAPES:
         for metric in METRICS:
-            out |= {f"{metric.value}/{n}x{dim}/{name}": array for name, array in one(kernels, n, dim, metric)}
-    return out
+            vectors, queries = vectors_of(n, dim, metric, 1), vectors_of(QUERIES, dim, metric, 2)
+            out |= {f"{metric.value}/{n}x{dim}/{name}": array for name, array in one(kernels, vectors, queries, metric)}
+    signs = signs_of(66, 1024, 3)
+    return out | {f"l2/signs/{name}": array for name, array in one(kernels, signs, signs[:30], Metric.L2)}
 
 
-def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[str, AnyArray]]:
-    """The results of every verb on one shape."""
-    vectors = vectors_of(n, dim, metric, 1)
-    queries = vectors_of(QUERIES, dim, metric, 2)
+def one(kernels: Kernels, vectors: AnyArray, queries: AnyArray, metric: Metric) -> Iterator[tuple[str, AnyArray]]:
+    """The results of every verb on some rows."""
+    n, dim = vectors.shape
     codes = ScalarCodes.encode(kernels, vectors, metric)
     asked = codes.quantise(kernels, queries, codes.reach())
     yield "table", codes.codes.table
@@ -80,7 +86,9 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
         yield f"answer/{ef}/{slack}/rerank", answer.topk.slots
         yield f"answer/{ef}/{slack}.f32", answer.topk.distances
         yield f"answer/{ef}/{slack}/cost", np.array([answer.fewest, answer.distance_computations, answer.hops])
-    candidates = np.random.default_rng(3).permuted(np.tile(np.arange(-3, n), (QUERIES, 1)), axis=1)[:, :40]
+    everything = max(n, 1)
+    yield "graph/everything", bound.search(queries, Beam(everything), everything, everything).slots
+    candidates = np.random.default_rng(3).permuted(np.tile(np.arange(-3, n), (queries.shape[0], 1)), axis=1)[:, :40]
     candidates = np.maximum(candidates, -1).astype(np.int32)
     for name, allowed in subsets(n):
         words = None if allowed is None else allowed.words
@@ -98,6 +106,9 @@ def one(kernels: Kernels, n: int, dim: int, metric: Metric) -> Iterator[tuple[st
                 f"graph/{name}/{ef}/{slack}/cost",
                 np.array([walked.fewest, walked.distance_computations, walked.hops]),
             )
+        walked = bound.search(queries, Beam(90, 72_000), max(1, min(n, 70)), max(1, min(n, 80)), words)
+        yield f"graph/{name}/many", walked.slots
+        yield f"graph/{name}/many/cost", np.array([walked.fewest, walked.distance_computations, walked.hops])
         answer = index.search(queries, 3, beam=Beam(16), allowed=allowed)
         yield f"index/{name}.f32", answer.topk.distances
     for k in (1, 5, n + 3):

@@ -222,8 +222,6 @@ class UpperLayers:
         (u, stride) uint8, by place.
     norms
         (u,) int32, by place: ``Codes.norms`` where the layers serve a search, ``BuildSpace.halves`` in a build.
-    sketches
-        (u, sketch_bytes(stride)) uint8, by place, or (0, ...) to descend without.
     links
         (t, m) int32: links of layer 1, then of layer 2, ...; places, -1 after the last.
     level_starts
@@ -233,7 +231,6 @@ class UpperLayers:
     rows: I32Array
     table: U8Array
     norms: I32Array
-    sketches: U8Array
     links: I32Array
     level_starts: I64Array
 

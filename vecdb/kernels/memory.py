@@ -23,12 +23,21 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
     """An array of this shape and type, C order, whose first element starts a cache line; its content is undefined.
 
     From ``HUGE_PAGE_BYTES`` on it starts a huge page, which the system may give or not.
+
+    Raises
+    ------
+    MemoryError
+        There is none.
     """
     size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if size_bytes < HUGE_PAGE_BYTES:
         return _from(np.empty(size_bytes + LINE_BYTES, np.uint8), LINE_BYTES, size_bytes).view(dtype).reshape(shape)
-    # What lies before the first huge page and behind the last row is never touched, so it takes no memory.
-    mapped = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES)
+    # What lies before the first huge page and behind the last row is never touched, so it takes no memory. Private,
+    # because to the system what is shared is a file: it has other rules for huge pages, and is counted with files.
+    try:
+        mapped = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for {size_bytes} bytes") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # A kernel may be built without them: the array is as good then, only slower to walk.
         with contextlib.suppress(OSError):

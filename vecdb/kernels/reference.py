@@ -177,7 +177,7 @@ class ReferenceKernels:
     ) -> I32Array:
         """As ``Kernels.propose_links``."""
         proposals = np.full((nodes.shape[0], prune.degree_max), -1, np.int32)
-        above = BuildSpace(upper.table, upper.norms, upper.sketches)
+        above = BuildSpace(upper.table, upper.norms, layer.space.sketches[:0])
         for number, node in enumerate(nodes.tolist()):
             entry = node
             if layer.links[node, 0] < 0:
@@ -281,7 +281,7 @@ class _BoundGraph:
             offset = int(asked.offsets[number])
             scorer = Scorer(codes.table, codes.norms, query, ratio, sketches=graph.sketches, nibbles=graph.nibbles)
             upper = graph.upper
-            place, more = descend(upper, Scorer(upper.table, upper.norms, query, ratio, sketches=upper.sketches))
+            place, more = descend(upper, Scorer(upper.table, upper.norms, query, ratio))
             arrival, entry = int(upper.rows[place]), int(upper.rows[0])
             fuzz = NEARNESS_BLURS * graph.nibbles.blur * scorer.length // BLUR_ONE
             if members is None:

@@ -105,8 +105,6 @@ def descend(upper: UpperLayers, scorer: Scorer) -> tuple[int, int]:
         while True:
             links = links_of(upper.links[upper.level_starts[level - 1] + best[1]])
             scored += links.shape[0]
-            if scorer.sketches is not None:
-                links = scorer.promising(links, best[0])
             nearest = min(zip(scorer.distances(links).tolist(), links.tolist(), strict=True), default=best)
             if nearest >= best:
                 break

@@ -89,7 +89,7 @@ def measured(kernels: Kernels, stride: int) -> SearchCosts:
     links = chance.integers(0, rows, (rows, _DEGREE), np.int32)
     first = np.zeros(1, np.int32)
     none = np.zeros((0, 64), np.uint8)
-    upper = UpperLayers(first, table[:1], norms[:1], none, np.full((1, 1), -1, np.int32), np.array([0, 1]))
+    upper = UpperLayers(first, table[:1], norms[:1], np.full((1, 1), -1, np.int32), np.array([0, 1]))
     graph = Graph(links, none if sketches is None else sketches, Nibbles(none, 16, CODE_BLUR), upper)
     # Walks that only find rows read no vectors.
     originals = Originals(np.zeros((1, stride), np.float32), np.zeros(stride, np.float32), 1.0, Metric.DOT, 1.0)

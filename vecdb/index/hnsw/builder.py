@@ -160,7 +160,7 @@ def _upper(places: I32Array, space: BuildSpace, finished: list[I32Array], m: int
     """The layers finished so far, lowest first."""
     links = np.concatenate([*finished, np.full((0, m), -1, np.int32)])
     starts = np.cumsum([0, *(layer.shape[0] for layer in finished)], dtype=np.int64)
-    return UpperLayers(places, space.table, space.halves, space.sketches[:0], links, starts)
+    return UpperLayers(places, space.table, space.halves, links, starts)
 
 
 def _first(space: BuildSpace, count: int) -> BuildSpace:

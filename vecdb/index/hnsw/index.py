@@ -111,10 +111,9 @@ class HnswIndex:
         table, norms = aligned_copy(codes.codes.table[rows]), codes.codes.norms[rows]
         sketches = yield from codes.sketches(kernels)
         nibbles = yield from codes.nibbles(links)
-        above = aligned_copy(sketches[rows]) if sketches.shape[0] else sketches
-        for derived in (table, norms, above, sketches, nibbles.table):
+        for derived in (table, norms, sketches, nibbles.table):
             derived.flags.writeable = False
-        upper = UpperLayers(rows, table, norms, above, upper_links, starts)
+        upper = UpperLayers(rows, table, norms, upper_links, starts)
         breadth = RecallCurves.from_arrays(arrays) or DEFAULT_BREADTH
         return cls(kernels, Graph(links, sketches, nibbles, upper), codes, vectors, breadth)
 
@@ -123,11 +122,7 @@ class HnswIndex:
         """Bytes of what was computed when the graph was opened, and is in no file."""
         upper = self.graph.upper
         return int(
-            self.graph.sketches.nbytes
-            + self.graph.nibbles.table.nbytes
-            + upper.table.nbytes
-            + upper.norms.nbytes
-            + upper.sketches.nbytes
+            self.graph.sketches.nbytes + self.graph.nibbles.table.nbytes + upper.table.nbytes + upper.norms.nbytes
         )
 
     @property

@@ -8,6 +8,7 @@ because Numba alone would serve a stale caller after a callee in another file ch
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ from numba.core.caching import FunctionCache
 from numba.core.runtime import rtsys
 
 from vecdb.kernels.cpu.target import TARGET, Target
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "VECDB_CACHE_DIR"
 _FASTMATH = {"contract", "reassoc"}
@@ -100,12 +103,20 @@ class LoadedKernels(FunctionCache):  # type: ignore[misc]
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled kernel for a signature; ``None`` where there is none."""
-        if not _LOADS_AS_KNOWN:
-            return super().load_overload(sig, target_context)
-        rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+        """The compiled kernel for a signature; ``None`` where there is none that can be read."""
+        try:
+            if not _LOADS_AS_KNOWN:
+                return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told, and compiled anew
+            # A file cut off by a power loss can be wrong in any way.
+            logger.warning("kernel_cache_damaged kernel=%s error=%r", self._name, error)
+            self.flush()
+            return None
 
 
 _LOADS_AS_KNOWN = all(hasattr(LoadedKernels, name) for name in ("_guard_against_spurious_io_errors", "_load_overload"))
@@ -119,7 +130,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def exact_part(function: Callable[..., Any]) -> Any:
     """As ``part``, with float arithmetic as ``exact_kernel`` has it, whichever kernel calls it."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    # Said, because what is not said is taken over from the kernel that it is compiled into.
+    return numba.njit(nogil=True, fastmath=False, error_model="numpy")(function)
 
 
 def part(function: Callable[..., Any]) -> Any:

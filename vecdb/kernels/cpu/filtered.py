@@ -43,6 +43,7 @@ from vecdb.kernels.cpu.selection import count_bits
 from vecdb.types import AnyArray
 
 _SEEN_MAX = 16_384
+_INSERTED = 64
 """Up to this many rows met, the set of met rows is cleared one by one; beyond, as a whole."""
 
 _AHEAD = 4
@@ -200,7 +201,10 @@ def search_allowed(
         score_nibbles(nibbles, step, norms, ids, count, halves, terms, out)
     else:
         score(table, norms, ids, count, query, terms, out)
-    size, _ = insert(pool, 0, ids, out, count)
+    size: Any = 0
+    # In pieces, because each is sorted by insertion.
+    for first in range(0, count, _INSERTED):
+        size, _ = insert(pool, size, ids[first:], out[first:], min(count - first, _INSERTED))
     scored += count
     hops: Any = 0
     cursor = 0
@@ -276,7 +280,7 @@ def answer_graph_allowed(
     nq = queries.shape[0]
     degree = links.shape[1]
     starts = scattered(allowed, max(SCATTERED_MIN, k))
-    room = max(starts.shape[0] + 2 * degree + DETOUR_NEIGHBOURS_MIN, upper[3].shape[1]) + 8
+    room = max(starts.shape[0] + 2 * degree + DETOUR_NEIGHBOURS_MIN, upper[2].shape[1]) + 8
     pool = np.empty(ef, np.int64)
     ids = np.empty(room, np.int32)
     out = np.empty(room, np.int32)

@@ -17,7 +17,7 @@ from vecdb.types import AnyArray, I64Array
 
 FRAMED = (
     "table", "norms", "sketches", "nibbles", "links",
-    "upper_rows", "upper_table", "upper_norms", "upper_sketches", "upper_links", "level_starts",
+    "upper_rows", "upper_table", "upper_norms", "upper_links", "level_starts",
     "vectors", "centre",
 )  # fmt: skip
 """The arrays of a frame, in order; three numbers each: address, rows, columns (of one row where it is flat)."""
@@ -68,11 +68,11 @@ def links_of(frame: AnyArray) -> Any:
 @inlined
 def upper_of(frame: AnyArray) -> tuple[Any, Any]:
     """The rows of the upper layers, and these layers as ``vecdb.kernels.cpu.graph.descend`` takes them."""
-    layers = (_bytes(frame, 6), _integers(frame, 7)[0], _bytes(frame, 8), _integers(frame, 9), _longs(frame, 10)[0])
+    layers = (_bytes(frame, 6), _integers(frame, 7)[0], _integers(frame, 8), _longs(frame, 9)[0])
     return _integers(frame, 5)[0], layers
 
 
 @inlined
 def vectors_of(frame: AnyArray) -> tuple[Any, Any]:
     """The vectors that the codes were made of, and the centre of the codes."""
-    return _floats(frame, 11), _floats(frame, 12)[0]
+    return _floats(frame, 10), _floats(frame, 11)[0]

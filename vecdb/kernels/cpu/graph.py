@@ -127,9 +127,9 @@ def fetch(array: AnyArray, row: int, line: int) -> None:
 def descend(upper: Any, query: AnyArray, terms: Any, ids: AnyArray, out: AnyArray) -> tuple[Any, Any]:
     """Greedy walk from place 0 down through the upper layers; returns where it arrives, and distances computed.
 
-    ``upper``: table, norms, sketches, links and level starts.
+    ``upper``: table, norms, links and level starts.
     """
-    table, norms, sketches, links, level_starts = upper
+    table, norms, links, level_starts = upper
     place = np.int32(0)
     ids[0] = 0
     score(table, norms, ids, 1, query, terms, out)
@@ -148,10 +148,6 @@ def descend(upper: Any, query: AnyArray, terms: Any, ids: AnyArray, out: AnyArra
                 ids[count] = line[number]
                 count += 1
             scored += count
-            if sketches.shape[0]:
-                for number in range(count):
-                    fetch(sketches, ids[number], LINE_BYTES)
-                count = promising(sketches, norms, ids, count, query, terms, np.int64(nearest), out)
             for number in range(count):
                 fetch(table, ids[number], LINE_BYTES)
             score(table, norms, ids, count, query, terms, out)

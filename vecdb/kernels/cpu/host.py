@@ -54,6 +54,7 @@ _SEARCHING = {
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 _UNRANKED = np.empty((0, 0), _F32)
 """In place of distances, where rows are found and not ranked."""
+_CALL_QUERIES = 4096
 _NO_WORDS = np.zeros(0, np.uint64)
 _NO_WORDS.flags.writeable = False
 
@@ -245,7 +246,7 @@ class CpuKernels:
         queries = QueryCodes(np.zeros((1, table.shape[1]), np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64))
         links = np.full((4, 2), -1, np.int32)
         ids = np.arange(4, dtype=np.int32)
-        upper = UpperLayers(ids[:1], table[:1], norms[:1], table[:0], links[:1], np.array([0, 1]))
+        upper = UpperLayers(ids[:1], table[:1], norms[:1], links[:1], np.array([0, 1]))
         layer = Layer(BuildSpace(table, norms, table[:0]), links, np.zeros(4, np.int32))
         prune = Prune(2, 64)
         walk = np.zeros((3, 4), np.int32)
@@ -298,7 +299,6 @@ class CpuGraph:
             _view(upper.rows, np.int32),
             _view(upper.table, np.uint8),
             _view(upper.norms, np.int32),
-            _view(upper.sketches, np.uint8),
             _view(upper.links, np.int32),
             _view(upper.level_starts, np.int64),
             _view(originals.vectors, np.float32),
@@ -344,13 +344,19 @@ class CpuGraph:
     ) -> tuple[int, int, int]:
         """Least number of rows found for a query, distances computed and hops."""
         queries = _view(queries, _F32)
-        assert queries.shape[1] == self._dim, (queries.shape, self._dim)
+        nq, dim = queries.shape
+        assert dim == self._dim, (dim, self._dim)
+        if nq > _CALL_QUERIES:
+            # A call keeps all that it ranks, until it ranks.
+            parts = [slice(at, at + _CALL_QUERIES) for at in range(0, nq, _CALL_QUERIES)]
+            costs = [self._walk(queries[some], beam, k, count, allowed, slots[some], distances[some]) for some in parts]
+            return min(each[0] for each in costs), sum(each[1] for each in costs), sum(each[2] for each in costs)
         common = (self._frame, queries, *self._originals, beam.ef, beam.slack, k, count)
         if allowed is None:
-            costs = lockstep_kernels.answer_graph(*common, slots, distances)
+            found = lockstep_kernels.answer_graph(*common, slots, distances)
         else:
-            costs = filtered_kernels.answer_graph_allowed(*common, _words(allowed, self._rows), slots, distances)
-        return costs  # type: ignore[no-any-return]
+            found = filtered_kernels.answer_graph_allowed(*common, _words(allowed, self._rows), slots, distances)
+        return found  # type: ignore[no-any-return]
 
 
 def _same_dimension(vectors: AnyArray, queries: AnyArray) -> None:

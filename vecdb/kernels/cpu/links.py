@@ -117,8 +117,7 @@ def propose_links(
     met = np.zeros((table.shape[0] + 63) // 64, np.uint64)
     query = np.empty(table.shape[1], np.int8)
     other = np.empty(table.shape[1], np.int8)
-    # The layers above are descended by codes alone: links are made once, and to make them exactly costs little.
-    upper = (upper_table, upper_halves, upper_table[:0], upper_links, level_starts)
+    upper = (upper_table, upper_halves, upper_links, level_starts)
     for number in range(nodes.shape[0]):
         node = nodes[number]
         _as_query(table, node, query)

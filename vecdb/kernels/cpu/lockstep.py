@@ -191,7 +191,7 @@ def answer_graph(
     lanes = min(LANES, nq)
     # One query alone has nothing else to do while it waits: it asks for what it may need next.
     ahead = lanes == 1
-    room = max(links.shape[1], upper[3].shape[1]) + 4
+    room = max(links.shape[1], upper[2].shape[1]) + 4
     state = np.full((lanes, _FIELDS), -1, np.int64)
     pools = np.empty((lanes, ef), np.int64)
     all_ids = np.empty((lanes, room), np.int32)

@@ -112,39 +112,45 @@ def rank_all(
 ) -> None:
     """Write the nearest of each line of ``candidates`` (nq, c), -1 skipped, to ``slots`` and ``distances`` (nq, k)."""
     nq, k = slots.shape
-    # One list for all queries: what is asked for ahead goes on from one query to the next.
-    rows = np.empty(candidates.size + 4, np.int32)
-    ends = np.empty(nq, np.int64)
-    count: Any = 0
-    for query in range(nq):
-        for number in range(candidates.shape[1]):
-            row = candidates[query, number]
-            rows[count] = row
-            count += np.int64(row >= 0)
-        ends[query] = count
-    for spare in range(count, count + 4):
-        rows[spare] = 0  # a whole tile, whose surplus is not looked at
+    width = candidates.shape[1]
+    rows = np.empty(width + 4, np.int32)
     out = np.empty(4, np.float32)
     heap = np.empty(k, np.int64)
     ahead = min(max(_AHEAD_BYTES // (4 * vectors.shape[1]), 4), _AHEAD_ROWS)
-    asked = 0
-    at: Any = 0
+    # What is asked for ahead goes on from one query to the next: where it stands, and how many rows it is ahead.
+    query_asked: Any = 0
+    column_asked: Any = 0
+    asked: Any = 0
     for query in range(nq):
+        count: Any = 0
+        for number in range(width):
+            row = candidates[query, number]
+            rows[count] = row
+            count += np.int64(row >= 0)
+        for spare in range(count, (count + 3) & ~3):
+            rows[spare] = rows[count - 1]  # a whole tile, whose surplus is not looked at
         heap[:] = EMPTY
-        while at < ends[query]:
-            while asked < min(at + ahead, count):
-                fetch_row(vectors, rows[asked])
-                asked += 1
+        for at in range(0, count, 4):
+            while asked < ahead and query_asked < nq:
+                if column_asked == width:
+                    query_asked += 1
+                    column_asked = 0
+                    continue
+                row = candidates[query_asked, column_asked]
+                column_asked += 1
+                if row >= 0:
+                    fetch_row(vectors, row)
+                    asked += 1
             if metric == L2:
                 l2_tile_1(vectors, rows, at, queries, query, out)
             else:
                 dot_tile_1(vectors, rows, at, queries, query, out)
-            size = min(4, ends[query] - at)
+            size = min(4, count - at)
+            asked -= size
             for number in range(size):
                 key = key_of(_distance(out[number], metric), rows[at + number])
                 if key < heap[0]:
                     sink(heap, k, key)
-            at += size
         _report(heap, slots[query], distances[query])
 
 
