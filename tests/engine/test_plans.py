@@ -1,19 +1,23 @@
 """Plans that are kept with a view stand for as long as what they were made for, and no longer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tests.engine.conftest import DIM
+from tests.engine.conftest import DIM, SMALL
 from vecdb.engine import search as searching
 from vecdb.errors import InvalidArgument
+from vecdb.query.costs import DEFAULT_COSTS
 
 _ROWS = 300
 
 
 @pytest.fixture
 def indexed(open_database, vectors):
-    """A collection of segments with graphs."""
-    collection = open_database().create_collection("c", DIM)
+    """A collection of segments with graphs, of which nothing is learnt between two searches."""
+    options = replace(SMALL, search_costs=DEFAULT_COSTS, recall_correction=False)
+    collection = open_database(options).create_collection("c", DIM)
     collection.upsert(range(_ROWS), vectors[:_ROWS])
     collection.wait_indexed()
     return collection

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from vecdb.kernels.reference import ReferenceKernels
+from vecdb.query.correction import APPLIED_MAX, Correction
 from vecdb.query.costs import DEFAULT_COSTS, SearchCosts, costs_of, lacks_costs, measure_costs, measured
-from vecdb.query.plan import PartFacts, Strategy, plan_part, scan_ns, walk_ns
+from vecdb.query.plan import SCAN_RECALL, PartFacts, Strategy, plan_part, scan_ns, walk_ns
 
 FACTS = PartFacts(slots=1_000_000, allowed=1_000_000, has_codes=True, has_graph=True)
 COSTS = SearchCosts(row_ns=10.0, hop_ns=1_000.0, detour_ns=80.0)
@@ -74,3 +75,19 @@ def test_measured_costs_are_positive_and_kept():
     assert found.row_ns > 0
     assert found.hop_ns >= 0
     assert found.detour_ns >= 0
+
+
+def test_a_graph_whose_broadest_walks_miss_what_is_asked_for_gives_way_to_a_scan():
+    def planned(applied, missed, recall=0.95, ef=None):
+        """With live queries that miss so much at the breadth that is chosen."""
+        as_expected = plan_part(FACTS, 10, recall, ef, 10_000, COSTS, Correction(applied, 0.0))
+        measured = missed / (1.0 - as_expected.recall_calibrated)
+        return plan_part(FACTS, 10, recall, ef, 10_000, COSTS, Correction(applied, measured))
+
+    assert planned(APPLIED_MAX, 0.075).strategy is Strategy.GRAPH
+    short = planned(APPLIED_MAX, 0.085)
+    assert (short.strategy, short.recall_estimate) == (Strategy.SCAN, SCAN_RECALL)
+    # Broader walks are still to be tried, less is asked for, or the breadth is the caller's own.
+    assert planned(APPLIED_MAX / 2, 0.085).strategy is Strategy.GRAPH
+    assert planned(APPLIED_MAX, 0.085, recall=0.9).strategy is Strategy.GRAPH
+    assert planned(APPLIED_MAX, 0.085, ef=100).strategy is Strategy.GRAPH

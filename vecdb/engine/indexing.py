@@ -156,6 +156,9 @@ class Indexer:
                         value=self.unindexed_rows(),
                     )
                 self._changed.wait(min(left_s, 0.1))
+        # A graph is attached after its commit, by who holds this until then.
+        with self._state.replacing:
+            pass
 
     def stop(self) -> None:
         """Wait until the running build has noticed that the collection is closing."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vecdb.query.correction import NO_CORRECTION, Correction, CorrectionOf, uncorrected
+from vecdb.query.correction import APPLIED_MAX, NO_CORRECTION, Correction, CorrectionOf, uncorrected
 from vecdb.results.stats import LiveRecall
 from vecdb.types import AnyArray
 
@@ -41,7 +41,6 @@ _CONTRADICTION = 3.5
 """Standard errors by which the newest samples differ from those before when something changed."""
 _MEASURED_MIN = 0.01
 _APPLIED_MIN = 0.5
-_APPLIED_MAX = 64.0
 _STEPS = 16
 """Corrections are rounded to so many a doubling: plans are remembered by them."""
 _Z95 = 1.96
@@ -147,7 +146,7 @@ class RecallLedger:
             if account.seen >= _SAMPLES_MIN and account.seen % _RENEWED_EVERY == 0:
                 ratio, error = _ratio(account)
                 applied = ratio if ratio > 1.0 else min(1.0, ratio + error)
-                applied = min(max(applied, _APPLIED_MIN), _APPLIED_MAX) if self._corrects else 1.0
+                applied = min(max(applied, _APPLIED_MIN), APPLIED_MAX) if self._corrects else 1.0
                 account.correction = Correction(_rounded(applied, math.ceil), _rounded(ratio, round))
                 self.version += 1
 

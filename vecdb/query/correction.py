@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+APPLIED_MAX = 64.0
+"""A plan reckons with no more than this: walks as broad as that show what a graph can give."""
+
 
 @dataclass(frozen=True, slots=True)
 class Correction:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from vecdb.index.hnsw import DEFAULT_BREADTH, Breadth, ef_for_recall
 from vecdb.kernels.arrays import Beam
-from vecdb.query.correction import NO_CORRECTION, Correction
+from vecdb.query.correction import APPLIED_MAX, NO_CORRECTION, Correction
 from vecdb.query.costs import DEFAULT_COSTS, SearchCosts
 
 SCAN_RECALL = 0.999
@@ -139,10 +139,12 @@ def plan_part(
     else:
         beam = Beam(max(ef, k))
     calibrated = facts.breadth.recall_of(beam, k, share).recall
-    if ef is None and calibrated < recall - RECALL_SHORT_MAX:
-        # No walk of this graph has what is asked for: codes do not tell its rows apart.
-        return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
     estimate = max(0.0, 1.0 - (1.0 - calibrated) * correction.measured)
+    known = estimate if correction.applied >= APPLIED_MAX else calibrated
+    if ef is None and known < recall - RECALL_SHORT_MAX:
+        # No walk of this graph has what is asked for, by its calibration or by what its broadest walks gave to live
+        # queries: codes do not tell its rows apart, or too many are equally far.
+        return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
     return PartPlan(Strategy.GRAPH, beam, min(estimate, SCAN_RECALL), calibrated)
 
 
