@@ -91,3 +91,11 @@ def test_a_graph_whose_broadest_walks_miss_what_is_asked_for_gives_way_to_a_scan
     assert planned(APPLIED_MAX / 2, 0.085).strategy is Strategy.GRAPH
     assert planned(APPLIED_MAX, 0.085, recall=0.9).strategy is Strategy.GRAPH
     assert planned(APPLIED_MAX, 0.085, ef=100).strategy is Strategy.GRAPH
+
+
+@pytest.mark.parametrize("recall", [0.9, 0.95, 0.99])
+def test_a_graph_that_gives_live_queries_more_than_expected_is_walked_less_far(recall):
+    usual, less = (plan_part(FACTS, 10, recall, None, 10_000, COSTS, Correction(ratio, ratio)) for ratio in (1.0, 0.5))
+    assert usual.strategy is less.strategy is Strategy.GRAPH
+    assert less.beam.ef < usual.beam.ef
+    assert less.recall_estimate == pytest.approx(recall, abs=0.02)

@@ -134,14 +134,17 @@ def plan_part(
     ):
         return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
     share = rounded_share(selectivity)
+    wanted = 1.0 - (1.0 - recall) / correction.applied
     if ef is None:
-        beam = facts.breadth.beam(k, 1.0 - (1.0 - recall) / correction.applied, share)
+        beam = facts.breadth.beam(k, wanted, share)
     else:
         beam = Beam(max(ef, k))
     calibrated = facts.breadth.recall_of(beam, k, share).recall
     estimate = max(0.0, 1.0 - (1.0 - calibrated) * correction.measured)
-    known = estimate if correction.applied >= APPLIED_MAX else calibrated
-    if ef is None and known < recall - RECALL_SHORT_MAX:
+    short = calibrated < min(recall, wanted) - RECALL_SHORT_MAX
+    if correction.applied >= APPLIED_MAX:
+        short = estimate < recall - RECALL_SHORT_MAX
+    if ef is None and short:
         # No walk of this graph has what is asked for, by its calibration or by what its broadest walks gave to live
         # queries: codes do not tell its rows apart, or too many are equally far.
         return PartPlan(Strategy.SCAN, None, SCAN_RECALL, SCAN_RECALL)
