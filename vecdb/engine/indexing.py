@@ -157,8 +157,11 @@ class Indexer:
                     )
                 self._changed.wait(min(left_s, 0.1))
         # A graph is attached after its commit, by who holds this until then.
-        with self._state.replacing:
-            pass
+        if not self._state.replacing.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            raise DeadlineExceeded(
+                f"a graph is written and not in use yet after {timeout_s} s", field="timeout_s", limit=timeout_s
+            )
+        self._state.replacing.release()
 
     def stop(self) -> None:
         """Wait until the running build has noticed that the collection is closing."""

@@ -34,7 +34,7 @@ _RERANK_MIN = 32
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_reach", "_vectors", "breadth", "graph", "rows")
+    __slots__ = ("_bound", "_codes", "_kernels", "_vectors", "breadth", "graph", "rows")
 
     def __init__(
         self,
@@ -49,10 +49,9 @@ class HnswIndex:
         self.graph = graph
         self._codes = codes
         self._vectors = vectors
-        self._reach = codes.reach()
         self.rows = codes.rows
         """Number of slots."""
-        originals = Originals(vectors, codes.centre, codes.step, codes.metric, self._reach)
+        originals = Originals(vectors, codes.centre, codes.step, codes.metric, codes.reach())
         self._bound = kernels.bind_graph(codes.codes, graph, originals)
 
     @classmethod
