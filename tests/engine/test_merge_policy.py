@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecdb.engine.merge_policy import MergePolicy, SegmentSize
+from vecdb.engine.merge_policy import GraphState, MergePolicy, SegmentSize
 
 POLICY = MergePolicy(fanout=4, dead_share_max=0.2, tier_bytes_first=1_000, size_bytes_max=100_000)
 
@@ -16,9 +16,10 @@ def sized(*live_bytes: int) -> list[SegmentSize]:
 
 @st.composite
 def segments(draw: st.DrawFn) -> list[SegmentSize]:
-    rows = draw(st.lists(st.tuples(st.integers(0, 9_000), st.floats(0, 1)), max_size=30))
+    each = st.tuples(st.integers(0, 9_000), st.floats(0, 1), st.sampled_from(GraphState))
     return [
-        SegmentSize(number, count, int(count * share), 10 * count + 100) for number, (count, share) in enumerate(rows)
+        SegmentSize(number, count, int(count * share), 10 * count + 100, graph)
+        for number, (count, share, graph) in enumerate(draw(st.lists(each, max_size=30)))
     ]
 
 
@@ -27,7 +28,8 @@ def merged(sizes: list[SegmentSize], group: tuple[int, ...]) -> list[SegmentSize
     live = sum(each.live_rows for each in chosen)
     number = max(each.segment_id for each in sizes) + 1
     left = [each for each in sizes if each.segment_id not in group]
-    return [*left, SegmentSize(number, live, live, 10 * live + 100)] if live else left
+    graph = GraphState.BUILT if any(each.graph is not GraphState.NONE for each in chosen) else GraphState.NONE
+    return [*left, SegmentSize(number, live, live, 10 * live + 100, graph)] if live else left
 
 
 def test_as_many_segments_of_a_tier_as_the_fanout_are_merged() -> None:
@@ -48,6 +50,29 @@ def test_the_segment_with_most_dead_rows_is_rewritten() -> None:
 
 def test_segments_without_a_live_row_go_first() -> None:
     assert POLICY.next_merge([*sized(1, 2, 3, 4), SegmentSize(9, 10, 0, 900)]) == (9,)
+
+
+def with_graph(number: int, live_bytes: int, graph: GraphState) -> SegmentSize:
+    return SegmentSize(number, live_bytes, live_bytes, live_bytes, graph)
+
+
+def test_what_waits_for_a_graph_joins_the_smallest_one_in_proportion() -> None:
+    built, waiting, none = GraphState.BUILT, GraphState.WAITING, GraphState.NONE
+    assert POLICY.next_merge([with_graph(1, 800, built), with_graph(2, 200, waiting)]) == (1, 2)
+    assert POLICY.next_merge([with_graph(1, 801, built), with_graph(2, 200, waiting)]) == ()
+    assert POLICY.next_merge([with_graph(1, 199, built), with_graph(2, 800, waiting)]) == ()
+    assert POLICY.next_merge([with_graph(1, 800, built), with_graph(2, 200, none)]) == ()
+    assert POLICY.next_merge([with_graph(1, 800, built), with_graph(2, 200, built)]) == ()
+    assert POLICY.next_merge([with_graph(1, 800, waiting), with_graph(2, 200, waiting)]) == ()
+    two = [with_graph(1, 800, built), with_graph(2, 300, built)]
+    assert POLICY.next_merge([*two, with_graph(3, 250, waiting)]) == (2, 3)
+    # Together they are enough for it, or as many of them as are not too much.
+    assert POLICY.next_merge([with_graph(1, 800, built), *(with_graph(n, 100, waiting) for n in (2, 3))]) == (1, 2, 3)
+    assert POLICY.next_merge([with_graph(1, 100, built), *(with_graph(n, 300, waiting) for n in (2, 3))]) == (1, 2)
+
+
+def test_nothing_joins_what_would_become_too_large() -> None:
+    assert POLICY.next_merge([with_graph(1, 60_000, GraphState.BUILT), with_graph(2, 40_001, GraphState.WAITING)]) == ()
 
 
 @given(segments())

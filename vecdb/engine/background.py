@@ -27,7 +27,6 @@ class BackgroundWork:
         self._stopped = False
         self._future: Future[None] | None = None
 
-    @uninterrupted
     def schedule(self) -> None:
         """Run it, soon.
 
@@ -36,6 +35,13 @@ class BackgroundWork:
         ResourceExhausted
             No thread could be started.
         """
+        # What runs looks once more after this, and finds what this caller wants done. Searches come here often, and on
+        # the main thread the other way costs as much as a search.
+        if not self._wanted or self._future is None:
+            self._want()
+
+    @uninterrupted
+    def _want(self) -> None:
         with self._changed:
             if self._stopped:
                 return

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from vecdb.bitmap import LiveRows
 from vecdb.engine.alarm import Alarm
 from vecdb.engine.background import BackgroundWork
-from vecdb.engine.merge_policy import MergePolicy, SegmentSize
+from vecdb.engine.indexing import lacking_graphs
+from vecdb.engine.merge_policy import GraphState, MergePolicy, SegmentSize
 from vecdb.engine.merge_room import has_room
 from vecdb.engine.merger import Merger
 from vecdb.engine.postponed import Postponed
@@ -35,6 +36,7 @@ from vecdb.errors import (
 )
 from vecdb.results.compaction import CompactionReport
 from vecdb.segment.journal import deletes_of
+from vecdb.segment.layout import Role
 from vecdb.segment.reader import SegmentReader
 from vecdb.storage.io import DiskFull
 
@@ -95,6 +97,20 @@ class Compactor:
         if self._died > _DIED_CHECKED:
             self._died = 0
             self.schedule()
+
+    def takes(self, number: int) -> bool:
+        """Whether a segment that waits for a graph is to join one that has one, or what is being merged now."""
+        state = self._state
+        if not state.options.compaction:
+            return False
+        sizes = {each.segment_id: each for each in self._sizes_now()}
+        left_out = self._postponed.left_out()
+        if number not in sizes or number in left_out:
+            return False
+        merging = [sizes[each] for each in state.merging if each in sizes]
+        if merging and self._policy.may_join([sizes[number]], merging):
+            return True
+        return number in self._policy.next_join([each for each in sizes.values() if each.segment_id not in left_out])
 
     def compact(self, timeout_s: float) -> CompactionReport:
         """Merge into as few segments as there can be, without dead rows; return when it is done.
@@ -193,11 +209,21 @@ class Compactor:
         """Of the segments, with what was live as of the last flush."""
         state = self._state
         with state.replacing:
-            return [_size(each.reader, state.stored_live[each.reader.segment_id]) for each in state.view.segments]
+            return [self._size(each.reader, state.stored_live[each.reader.segment_id]) for each in state.view.segments]
 
     def _sizes_now(self) -> list[SegmentSize]:
         """The same with what is live now."""
-        return [_size(segment.reader, segment.live) for segment in self._state.view.segments]
+        return [self._size(segment.reader, segment.live) for segment in self._state.view.segments]
+
+    def _size(self, reader: SegmentReader, live: LiveRows) -> SegmentSize:
+        entry = reader.entry
+        graph = GraphState.NONE
+        if lacking_graphs(entry, self._state.manifest.schema, self._state.options):
+            graph = GraphState.WAITING
+        elif any(file.role is Role.GRAPH for file in entry.files):
+            graph = GraphState.BUILT
+        size_bytes = sum(file.ref.size_bytes for file in entry.files)
+        return SegmentSize(reader.segment_id, reader.rows, live.count(), size_bytes, graph)
 
     def _totals(self) -> tuple[int, int]:
         """Number of segments and their bytes."""
@@ -272,6 +298,8 @@ class Compactor:
                 return
             except Exception as error:  # noqa: BLE001 - told here, and nobody else is there to be told
                 self._postponed.put_off(due, error)
+                # What was to join may get its own graph.
+                self._on_merged()
                 if due:
                     continue
             self._look_again_later()
@@ -373,8 +401,3 @@ class Compactor:
 def _report(before: tuple[int, int], after: tuple[int, int], rows_dropped: int) -> CompactionReport:
     """A report of what was done; before and after are (segments, bytes)."""
     return CompactionReport(before[0], after[0], before[1], after[1], rows_dropped)
-
-
-def _size(reader: SegmentReader, live: LiveRows) -> SegmentSize:
-    size_bytes = sum(file.ref.size_bytes for file in reader.entry.files)
-    return SegmentSize(reader.segment_id, reader.rows, live.count(), size_bytes)

@@ -81,11 +81,28 @@ def build_graph(
 
 
 class Indexer:
-    """Builds what a collection's segments lack."""
+    """Builds what a collection's segments lack.
 
-    def __init__(self, state: CollectionState, pool: Pool, crew: Crew) -> None:
+    Parameters
+    ----------
+    is_merged
+        Whether a segment that waits for its graph, by its number, is to be merged with one that has one instead.
+    merge
+        Asks for the merges that are due. More may be once a graph is built.
+    """
+
+    def __init__(
+        self,
+        state: CollectionState,
+        pool: Pool,
+        crew: Crew,
+        is_merged: Callable[[int], bool],
+        merge: Callable[[], None],
+    ) -> None:
         self._state = state
         self._crew = crew
+        self._is_merged = is_merged
+        self._merge = merge
         self._work = BackgroundWork(pool, self._build_what_lacks)
         self._changed = threading.Condition()
         self._failed: dict[tuple[int, str], BaseException] = {}
@@ -173,13 +190,16 @@ class Indexer:
                 yield entry, declared
 
     def _next(self) -> tuple[SegmentReader, VectorField] | None:
-        """The next graph to build: of a segment that is in the view, is not being merged and has not failed."""
+        """The next graph to build: of a segment that is in the view, is not to be merged and has not failed."""
         state = self._state
         readers = {segment.reader.segment_id: segment.reader for segment in state.view.segments}
         for entry, declared in self._waiting(state.manifest):
             number = entry.segment_id
-            if number in readers and self._may_build(number) and (number, declared.name) not in self._failed:
+            if number not in readers or not self._may_build(number) or (number, declared.name) in self._failed:
+                continue
+            if not self._is_merged(number):
                 return readers[number], declared
+            self._merge()
         return None
 
     def _may_build(self, number: int) -> bool:
@@ -245,3 +265,4 @@ class Indexer:
                 raise
             reader.attach(file)
         state.events.count("graphs_built")
+        self._merge()

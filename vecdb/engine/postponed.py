@@ -34,7 +34,7 @@ class _Pause:
 
 
 class Postponed:
-    """The segments of one collection that are left out of merges; for the one thread that merges them."""
+    """The segments of one collection that are left out of merges; all but ``left_out`` for the thread that merges."""
 
     def __init__(self, state: CollectionState) -> None:
         self._state = state
@@ -44,8 +44,13 @@ class Postponed:
 
     def waiting(self) -> set[int]:
         """The segments that are left out now."""
-        self._looked_at = now = time.monotonic()
-        return self.damaged | {number for number, pause in self._pauses.items() if pause.ends_at > now}
+        self._looked_at = time.monotonic()
+        return self.left_out()
+
+    def left_out(self) -> set[int]:
+        """The same for whoever does not merge them, on any thread."""
+        now = time.monotonic()
+        return self.damaged | {number for number, pause in list(self._pauses.items()) if pause.ends_at > now}
 
     def flush_waits(self) -> bool:
         """Whether a flush on behalf of a merge failed a moment ago."""

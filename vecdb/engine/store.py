@@ -73,7 +73,13 @@ class OpenCollection:
     def __init__(self, state: CollectionState, threads: Threads) -> None:
         self._state = state
         self._writer = Writer(self._state, threads.writers, lambda: self._flusher.schedule())
-        self._indexer = Indexer(self._state, threads.indexing, threads.crew)
+        self._indexer = Indexer(
+            self._state,
+            threads.indexing,
+            threads.crew,
+            is_merged=lambda number: self._compactor.takes(number),
+            merge=lambda: self._compactor.schedule(),
+        )
         self._compactor = Compactor(self._state, threads, self._writer, lambda: self.flush(), self._indexer.schedule)
         self._flusher = Flusher(self._state, threads.flushing, self._writer, self._look_after_flushed)
         self._verifier = Verifier(self._state, threads.verifying)
