@@ -65,6 +65,19 @@ def test_what_is_measured_is_what_an_oracle_measures(graph, measured):
             assert point.cost == answer.distance_computations / sample.shape[0]
 
 
+def test_the_work_suffices_for_every_kind_of_walk(monkeypatch):
+    # Rows without structure, of which walks look at most.
+    monkeypatch.setattr("vecdb.index.hnsw.calibration.ALLOWED_MIN", 100)
+    vectors = np.random.default_rng(8).normal(size=(N, 16)).astype(np.float32)
+    arrays, codes = built(vectors, Metric.L2, PARAMS)
+    calibration = Calibration(KERNELS, codes, vectors, arrays, PARAMS)
+    assert calibration.run()
+    curves = RecallCurves.from_arrays(calibration.arrays()).curves
+    by_slack = {(each.k, each.share) for each in curves if not each.by_ef}
+    assert by_slack == {(10, 1.0), (1, 1.0), (100, 1.0), *((10, share) for share in (0.9, 0.5, 0.2, 0.05))}
+    assert {each.k for each in curves if each.by_ef} == {1, 10, 100}
+
+
 @pytest.mark.parametrize("k", [1, 10, 40])
 def test_other_queries_find_what_was_asked_for(graph, measured, k):
     vectors, queries, arrays, codes = graph

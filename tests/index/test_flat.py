@@ -7,6 +7,7 @@ from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.flat import CodedFlatIndex, FlatIndex
+from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.types import Metric
 
@@ -69,3 +70,44 @@ def test_rows_are_ensured_before_they_are_read(rng):
 
         with pytest.raises(Corruption):
             index.search(vectors[:5], 2, ensure=refuse)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_what_codes_cannot_tell_apart_is_told_by_vectors(rng, metric):
+    # All within a hundredth of a code level of each other, but for one row that the levels come from.
+    vectors = (1.0 + 1e-5 * rng.normal(size=(300, 20))).astype(np.float32)
+    vectors[7] = 100.0
+    queries = vectors[:40] + 1e-6
+    codes = ScalarCodes.encode(KERNELS, vectors, metric)
+    right = KERNELS.scan_topk(vectors, queries, metric, 3)
+    for ensure in (None, lambda slots: None):
+        found = CodedFlatIndex(KERNELS, codes, vectors).search(queries, 3, ensure=ensure).topk
+        np.testing.assert_array_equal(found.slots, right.slots)
+        np.testing.assert_array_equal(found.distances, right.distances)
+
+
+def test_more_queries_than_one_call_takes_are_answered_alike(rng):
+    vectors = rng.normal(size=(60, 4)).astype(np.float32)
+    queries = rng.normal(size=(9000, 4)).astype(np.float32)
+    index = CodedFlatIndex(KERNELS, ScalarCodes.encode(KERNELS, vectors, Metric.L2), vectors)
+    right = KERNELS.scan_topk(vectors, queries, Metric.L2, 2)
+    for ensure in (None, lambda slots: None):
+        answer = index.search(queries, 2, ensure=ensure)
+        np.testing.assert_array_equal(answer.topk.slots, right.slots)
+        assert answer.distance_computations == 9000 * 60
+    assert index.search(queries[:0], 2).topk.slots.shape == (0, 2)
+
+
+def test_a_scan_by_the_nibbles_of_a_graph_finds_what_one_by_codes_does(rng):
+    vectors = rng.normal(size=(3000, 300)).astype(np.float32)
+    queries = rng.normal(size=(20, 300)).astype(np.float32)
+    codes = ScalarCodes.encode(KERNELS, vectors, Metric.L2)
+    builder = HnswBuilder(KERNELS, codes, HnswParams(m=4, ef_construction=10))
+    builder.run()
+    index = HnswIndex.from_arrays(KERNELS, builder.arrays(), codes, vectors)
+    assert index.graph.nibbles.table.shape[0] == 3000
+    allowed = Bitmap.from_bools(rng.random(3000) < 0.5)
+    right = KERNELS.scan_topk(vectors, queries, Metric.L2, 10, allowed.words)
+    answer = index.scan.search(queries, 10, allowed=allowed)
+    np.testing.assert_array_equal(answer.topk.slots, right.slots)
+    assert answer.distance_computations == 20 * allowed.count()

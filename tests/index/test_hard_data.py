@@ -6,6 +6,7 @@ import pytest
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.flat import CodedFlatIndex
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
+from vecdb.kernels.arrays import unlinked
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.types import Metric
 
@@ -30,7 +31,9 @@ def check_found(vectors, queries, metric, share):
     found = graph.search(queries, k).topk
     assert (found.slots >= 0).all()
     assert all(len(set(line)) == k for line in found.slots.tolist())
-    nearest = KERNELS.scan_codes(codes.codes, codes.quantise(KERNELS, queries), min(k + 32, vectors.shape[0])).slots
+    bound = KERNELS.bind_graph(codes.codes, unlinked(codes.codes.table.shape[1]), codes.originals(vectors))
+    wide = min(k + 32, vectors.shape[0])
+    nearest = bound.scan(queries, wide, wide).slots
     by_code = KERNELS.rerank(vectors, queries, nearest, metric, k)
     scanned = CodedFlatIndex(KERNELS, codes, vectors).search(queries, k).topk
     farthest = KERNELS.scan_topk(vectors, queries, metric, k).distances[:, -1:]

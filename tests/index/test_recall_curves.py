@@ -73,6 +73,14 @@ def test_measured_points_are_told_as_they_are():
     assert 0.95 < MEASURED.recall_of(Beam(500, slack(0.1)), 30).recall < 0.99
 
 
+def test_a_walk_among_nearly_all_rows_is_like_that_among_the_largest_share_measured():
+    for share in (0.6, 0.9, 0.999):
+        assert MEASURED.beam(10, 0.95, share) == MEASURED.beam(10, 0.95, 0.5)
+        assert MEASURED.recall_of(Beam(500, slack(0.2)), 10, share).recall == pytest.approx(0.98, abs=1e-3)
+    # Beside walks that end by slack among all rows, of which another curve tells.
+    assert MEASURED.recall_of(Beam(500, slack(0.2)), 10).recall != pytest.approx(0.98, abs=1e-3)
+
+
 def test_a_beam_leaves_room_for_the_error_of_the_sample():
     # The recall that is known by one standard error is what was asked for.
     estimate = MEASURED.recall_of(MEASURED.beam(10, 0.95), 10)

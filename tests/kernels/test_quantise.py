@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecdb.index.codes import ScalarCodes
-from vecdb.kernels.arrays import DIMENSIONS_MAX, Codes, QueryCodes, stride_bytes
+from vecdb.kernels.arrays import DIMENSIONS_MAX, Codes, Originals, stride_bytes, unlinked
 from vecdb.kernels.cpu import CpuKernels
 from vecdb.kernels.reference import ReferenceKernels
 from vecdb.types import Metric
@@ -55,8 +55,10 @@ def test_nothing_overflows_at_the_largest_dimension(kernels):
     table[1] = 1
     table[2] = 128
     norms = ((table.astype(np.int64) - 128) ** 2).sum(axis=1).astype(np.int32)
-    query = QueryCodes(np.full((1, DIMENSIONS_MAX), 127, np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64))
-    found = kernels.scan_codes(Codes(table, norms), query, 4)
+    query = np.full((1, DIMENSIONS_MAX), 127, np.float32)
+    zeros = np.zeros((4, DIMENSIONS_MAX), np.float32)
+    originals = Originals(zeros, zeros[0], 1.0, Metric.DOT, 0.0)
+    found = kernels.bind_graph(Codes(table, norms), unlinked(DIMENSIONS_MAX), originals).scan(query, 4, 4)
     assert found.slots[0].tolist() == [0, 3, 2, 1]
 
 
@@ -65,7 +67,8 @@ def test_the_order_by_code_is_close_to_the_order_by_vector(kernels, metric, rng)
     vectors = (rng.normal(size=(400, 60)) * rng.uniform(0.5, 2, 60) + 3).astype(np.float32)
     queries = (rng.normal(size=(10, 60)) + 3).astype(np.float32)
     codes = ScalarCodes.encode(kernels, vectors, metric)
-    found = kernels.scan_codes(codes.codes, codes.quantise(kernels, queries), 10)
+    bound = kernels.bind_graph(codes.codes, unlinked(64), codes.originals(vectors))
+    found = bound.scan(queries, 10, 10)
     right = kernels.scan_topk(vectors, queries, metric, 5)
     kept = [len(set(a) & set(b)) for a, b in zip(found.slots.tolist(), right.slots.tolist(), strict=True)]
     assert sum(kept) >= 49

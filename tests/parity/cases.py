@@ -15,7 +15,7 @@ from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.hnsw import HnswBuilder, HnswIndex, HnswParams
 from vecdb.index.steps import finished
-from vecdb.kernels.arrays import Beam, Layer, Originals, Prune
+from vecdb.kernels.arrays import Beam, Layer, Prune, unlinked
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, Metric
 
@@ -78,9 +78,9 @@ def one(kernels: Kernels, vectors: AnyArray, queries: AnyArray, metric: Metric) 
     arrays = builder.arrays()
     yield from arrays.items()
     index = HnswIndex.from_arrays(kernels, arrays, codes, vectors)
-    bound = kernels.bind_graph(
-        codes.codes, index.graph, Originals(vectors, codes.centre, codes.step, metric, codes.reach())
-    )
+    originals = codes.originals(vectors)
+    bound = kernels.bind_graph(codes.codes, index.graph, originals)
+    plain = kernels.bind_graph(codes.codes, unlinked(codes.codes.table.shape[1]), originals)
     for ef, slack, k in ((40, 0, 3), (40, 72_000, 5), (8, 65_600, 1)):
         answer = bound.answer(queries, Beam(ef, slack), k, min(ef, 10))
         yield f"answer/{ef}/{slack}/rerank", answer.topk.slots
@@ -96,9 +96,14 @@ def one(kernels: Kernels, vectors: AnyArray, queries: AnyArray, metric: Metric) 
             exact = kernels.scan_topk(vectors, queries, metric, k, words)
             yield f"scan/{name}/{k}", exact.slots
             yield f"scan/{name}/{k}.f32", exact.distances
-            found = kernels.scan_codes(codes.codes, asked, k, words)
-            yield f"codes/{name}/{k}", found.slots
-            yield f"codes/{name}/{k}/scored", np.array([found.fewest, found.distance_computations])
+            for kind, scanned in (("codes", plain), ("nibbles", bound)):
+                for count in (k, 2 * k + 1):
+                    found = scanned.scan(queries, k, count, words)
+                    yield f"{kind}/{name}/{k}/{count}", found.slots
+                    yield f"{kind}/{name}/{k}/{count}/cost", np.array([found.fewest, found.distance_computations])
+                    ranked = scanned.answer_scan(queries, k, count, words)
+                    yield f"{kind}/{name}/{k}/{count}/ranked", ranked.topk.slots
+                    yield f"{kind}/{name}/{k}/{count}.f32", ranked.topk.distances
         for ef, slack in ((1, 0), (8, 0), (40, 0), (8, 65_600), (40, 72_000), (500, 80_000)):
             walked = bound.search(queries, Beam(ef, slack), 3, min(ef, 10), words)
             yield f"graph/{name}/{ef}/{slack}", walked.slots

@@ -21,6 +21,7 @@ from vecdb.kernels.arrays import (
     BuildSpace,
     Codes,
     Nibbles,
+    Originals,
     QueryCodes,
     nibble_bytes,
     sketch_bytes,
@@ -128,6 +129,10 @@ class ScalarCodes:
     def reach(self) -> float:
         """Length of the longest row in units of ``step``."""
         return math.sqrt(int(self.codes.norms.max(initial=0)))
+
+    def originals(self, vectors: F32Array) -> Originals:
+        """The vectors ((n, dim) float32) that were encoded, and how."""
+        return Originals(vectors, self.centre, self.step, self.metric, self.reach())
 
     def sketches(self, kernels: Kernels) -> Generator[None, None, U8Array]:
         """Sketches of the rows for a graph search, in steps; none where rows are so short that they would not help."""

@@ -10,11 +10,11 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.index.codes import ScalarCodes
 from vecdb.index.protocol import EnsureRows, IndexAnswer
-from vecdb.kernels.arrays import BLUR_ONE, CODE_BLUR, NEARNESS_BLURS, RATIO_BITS, Beam, QueryCodes
-from vecdb.kernels.protocol import Kernels
-from vecdb.types import F32Array, I32Array, I64Array, Metric
+from vecdb.kernels.arrays import Beam, Candidates, unlinked
+from vecdb.kernels.protocol import BoundGraph, Kernels
+from vecdb.types import F32Array, I32Array, Metric, TopK, U64Array
 
-_RERANK_FACTOR = 3
+_RERANK_FACTOR = 4
 _RERANK_MIN = 32
 
 
@@ -62,19 +62,30 @@ class FlatIndex:
 
 
 class CodedFlatIndex:
-    """Search over all byte codes, then over the float32 vectors of the best.
+    """Search over the codes of all rows, then over the float32 vectors of the nearest.
 
-    Results always number ``min(k, allowed rows)``. The vectors of ``max(3 k, k + 32)`` rows are compared; where the
-    last of them by code may be as near as the k-th, for all that codes tell, those of all allowed rows are.
+    Results always number ``min(k, allowed rows)``. The vectors of ``4 k + 32`` rows at most are compared; where
+    more may be as near as the k-th, for all that codes tell, those of all allowed rows are.
+
+    Parameters
+    ----------
+    bound
+        What looks at the codes: by the nibbles of a graph over them, where there is one.
     """
 
-    __slots__ = ("_codes", "_kernels", "_vectors")
+    __slots__ = ("_bound", "_codes", "_kernels", "_vectors")
 
-    def __init__(self, kernels: Kernels, codes: ScalarCodes, vectors: F32Array) -> None:
+    def __init__(
+        self, kernels: Kernels, codes: ScalarCodes, vectors: F32Array, bound: BoundGraph | None = None
+    ) -> None:
         assert vectors.shape == (codes.rows, codes.dim), (vectors.shape, codes.rows, codes.dim)
         self._kernels = kernels
         self._codes = codes
         self._vectors = vectors
+        if bound is None:
+            graph = unlinked(codes.codes.table.shape[1])
+            bound = kernels.bind_graph(codes.codes, graph, codes.originals(vectors))
+        self._bound = bound
 
     @property
     def rows(self) -> int:
@@ -95,39 +106,43 @@ class CodedFlatIndex:
         allowed: Bitmap | None = None,
         ensure: EnsureRows | None = None,
     ) -> IndexAnswer:
-        """As ``VectorIndex.search``; the ``ef`` of the beam is the least number of rows reranked."""
+        """As ``VectorIndex.search``; ``beam`` is ignored."""
+        del beam
         available = self.rows if allowed is None else allowed.count()
-        width = min(available, max(k * _RERANK_FACTOR, k + _RERANK_MIN, 0 if beam is None else beam.ef))
-        if width == 0:
-            width = 1  # a kernel's result has at least one column
-        asked = self._codes.quantise(self._kernels, queries)
         words = None if allowed is None else allowed.words
-        found = self._kernels.scan_codes(self._codes.codes, asked, width, words)
+        count = max(1, min(available, k * _RERANK_FACTOR + _RERANK_MIN))
+        if ensure is None:
+            answer = self._bound.answer_scan(queries, k, count, words)
+            return IndexAnswer(answer.topk, min(k, available), answer.distance_computations, 0, answer.fewest)
+        found = self._bound.scan(queries, k, count, words)
         ensure_slots(found.slots, ensure)
-        topk = self._kernels.rerank(self._vectors, queries, found.slots, self._codes.metric, k)
-        unsure = self._unsure(asked, found.slots, k) if k < width < available else np.zeros(0, np.int64)
-        if unsure.shape[0]:
-            if ensure is not None:
-                ensure(np.arange(self.rows) if allowed is None else allowed.rows())
-            exact = self._kernels.scan_topk(self._vectors, queries[unsure], self._codes.metric, k, words)
-            topk.slots[unsure], topk.distances[unsure] = exact.slots, exact.distances
-        return IndexAnswer(topk, min(k, found.fewest), found.distance_computations, 0, found.fewest)
-
-    def _unsure(self, asked: QueryCodes, slots: I32Array, k: int) -> I64Array:
-        """The queries of which the last slot may be as near as the k-th."""
-        table, norms = self._codes.codes.table, self._codes.codes.norms
-        values = asked.values.astype(np.int32)
-        kth, last = (
-            ((norms[rows].astype(np.int64) * asked.ratios) >> RATIO_BITS)
-            - ((table[rows].astype(np.int32) - 128) * values).sum(axis=1, dtype=np.int64)
-            for rows in (slots[:, k - 1], slots[:, -1])
-        )
-        blur = np.sqrt((values * values).sum(axis=1, dtype=np.int64)) * (NEARNESS_BLURS * CODE_BLUR / BLUR_ONE)
-        return np.flatnonzero(last - kth <= blur)
+        if count < available and bool((found.slots[:, -1] >= 0).any()):
+            ensure(np.arange(self.rows) if allowed is None else allowed.rows())
+        topk = rank_scanned(self._kernels, self._vectors, self.metric, queries, found, k, words)
+        return IndexAnswer(topk, min(k, available), found.distance_computations, 0, found.fewest)
 
     def check(self) -> list[str]:
         """Nothing can be wrong: there is no structure."""
         return []
+
+
+def rank_scanned(
+    kernels: Kernels,
+    vectors: F32Array,
+    metric: Metric,
+    queries: F32Array,
+    found: Candidates,
+    k: int,
+    allowed: U64Array | None,
+) -> TopK:
+    """What ``BoundGraph.scan`` found, ranked as ``BoundGraph.answer_scan`` does."""
+    topk = kernels.rerank(vectors, queries, found.slots, metric, k)
+    crowded = np.flatnonzero(found.slots[:, -1] >= 0)
+    # Every allowed row was looked at once for each query.
+    if crowded.shape[0] and found.distance_computations > found.slots.size:
+        exact = kernels.scan_topk(vectors, queries[crowded], metric, k, allowed)
+        topk.slots[crowded], topk.distances[crowded] = exact.slots, exact.distances
+    return topk
 
 
 def ensure_slots(slots: I32Array, ensure: EnsureRows | None) -> None:

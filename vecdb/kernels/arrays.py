@@ -32,6 +32,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from vecdb.types import F32Array, I8Array, I32Array, I64Array, Metric, TopK, U8Array
 
 STRIDE_BYTES = 64
@@ -66,6 +68,9 @@ CODE_BLUR = 7
 
 NEARNESS_BLURS = 3
 """Standard errors that two distances may differ by and yet be the same: rows that far behind the k-th are ranked."""
+
+SCANNED_BLURS = 5
+"""The same for a scan, which is to miss next to nothing: its few rows more cost little beside all that it looks at."""
 
 DETOUR_NEIGHBOURS_MIN = 24
 """A walk among allowed rows looks behind the links that are not allowed until it has this many neighbours of a row."""
@@ -274,6 +279,14 @@ class Graph:
     sketches: U8Array
     nibbles: Nibbles
     upper: UpperLayers
+
+
+def unlinked(stride: int) -> Graph:
+    """No graph over a code table with rows of ``stride`` bytes: its rows can only be scanned."""
+    numbers, links = np.zeros(0, np.int32), np.zeros((0, 1), np.int32)
+    upper = UpperLayers(numbers, np.zeros((0, stride), np.uint8), numbers, links, np.zeros(1, np.int64))
+    nibbles = Nibbles(np.zeros((0, nibble_bytes(stride)), np.uint8), 16, CODE_BLUR)
+    return Graph(links, np.zeros((0, sketch_bytes(stride)), np.uint8), nibbles, upper)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,18 @@ class BoundGraph(Protocol):
         """What ``search`` finds, ranked by exact distance: all in one call, which reads vectors of ``Originals``."""
         ...
 
+    def scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """All allowed rows by the integer distance of their nibbles, or of their codes where the graph has none.
+
+        Found are those that may be as near as the k-th, nearest first, ties by row: at least ``k``, where there are so
+        many, and at most ``count``. Where ``count`` are found, there may be more.
+        """
+        ...
+
+    def answer_scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Answers:
+        """What ``scan`` finds, ranked by exact distance; where it may be more than ``count``, all allowed rows are."""
+        ...
+
 
 class Kernels(Protocol):
     """The verbs. All arrays are C order; a float32 vector array is (n, dim) and may be a read-only map."""
@@ -107,16 +119,6 @@ class Kernels(Protocol):
 
     def sketch(self, codes: Codes, dim: int) -> U8Array:
         """Sketches of the rows of a code table: (n, sketch_bytes(stride)) uint8."""
-        ...
-
-    def scan_codes(
-        self,
-        codes: Codes,
-        queries: QueryCodes,
-        count: int,
-        allowed: U64Array | None = None,
-    ) -> Candidates:
-        """Nearest rows by integer distance over the allowed rows; ties by row."""
         ...
 
     def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> BoundGraph:

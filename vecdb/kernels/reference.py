@@ -15,6 +15,7 @@ from vecdb.kernels.arrays import (
     NEARNESS_BLURS,
     OFFSET_MAX,
     RATIO_BITS,
+    SCANNED_BLURS,
     UNIT_MIN,
     Answers,
     Beam,
@@ -132,24 +133,6 @@ class ReferenceKernels:
         fields[:, -2] = factors
         fields[:, -1] = [isqrt(square) for square in squares.tolist()]
         return sketches
-
-    def scan_codes(
-        self,
-        codes: Codes,
-        queries: QueryCodes,
-        count: int,
-        allowed: U64Array | None = None,
-    ) -> Candidates:
-        """As ``Kernels.scan_codes``."""
-        rows = np.flatnonzero(bools(allowed, codes.table.shape[0]))
-        nq = queries.values.shape[0]
-        slots = np.full((nq, count), -1, np.int32)
-        for number in range(nq):
-            query, ratio = queries.values[number], int(queries.ratios[number])
-            scorer = Scorer(codes.table, codes.norms, query, ratio)
-            nearest = rows[np.lexsort((rows, scorer.distances(rows)))][:count]
-            slots[number, : nearest.shape[0]] = nearest
-        return Candidates(slots, min(count, rows.shape[0]), int(rows.shape[0]) * nq, 0)
 
     def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> _BoundGraph:
         """As ``Kernels.bind_graph``."""
@@ -303,6 +286,37 @@ class _BoundGraph:
         found = self.search(queries, beam, k, count, allowed)
         topk = ReferenceKernels().rerank(of.vectors, queries, found.slots, of.metric, k)
         return Answers(topk, found.fewest, found.distance_computations, found.hops)
+
+    def scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.scan``."""
+        codes, nibbles, of = self._codes, self._graph.nibbles, self._originals
+        rows = np.flatnonzero(bools(allowed, codes.table.shape[0]))
+        nq = queries.shape[0]
+        asked = ReferenceKernels().quantise(queries, of.centre, of.step, of.metric, of.reach)
+        slots = np.full((nq, count), -1, np.int32)
+        fewest = count
+        for number in range(nq):
+            query, ratio = asked.values[number], int(asked.ratios[number])
+            scorer = Scorer(codes.table, codes.norms, query, ratio, nibbles=nibbles)
+            distances = scorer.walked(rows)
+            order = np.lexsort((rows, distances))[:count]
+            if order.shape[0] > k:
+                fuzz = SCANNED_BLURS * nibbles.blur * scorer.length // BLUR_ONE
+                order = order[distances[order] <= distances[order[k - 1]] + fuzz]
+            slots[number, : order.shape[0]] = rows[order]
+            fewest = min(fewest, order.shape[0])
+        return Candidates(slots, fewest, int(rows.shape[0]) * nq, 0)
+
+    def answer_scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Answers:
+        """As ``BoundGraph.answer_scan``."""
+        of = self._originals
+        found = self.scan(queries, k, count, allowed)
+        topk = ReferenceKernels().rerank(of.vectors, queries, found.slots, of.metric, k)
+        if count < bools(allowed, self._codes.table.shape[0]).sum():
+            crowded = found.slots[:, -1] >= 0
+            exact = ReferenceKernels().scan_topk(of.vectors, queries[crowded], of.metric, k, allowed)
+            topk.slots[crowded], topk.distances[crowded] = exact.slots, exact.distances
+        return Answers(topk, found.fewest, found.distance_computations, 0)
 
 
 def _levels(moved: AnyArray, unit: np.float32) -> I32Array:

@@ -32,7 +32,7 @@ _EF = 64
 _ROWS_MAX = 8192
 _TABLE_BYTES_MAX = 4 * 2**20
 _ROUNDS = 3
-_NEEDED = ("quantise", "scan_codes", "answer_graph_allowed")
+_NEEDED = ("answer_scan", "answer_graph_allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +91,14 @@ def measured(kernels: Kernels, stride: int) -> SearchCosts:
     none = np.zeros((0, 64), np.uint8)
     upper = UpperLayers(first, table[:1], norms[:1], np.full((1, 1), -1, np.int32), np.array([0, 1]))
     graph = Graph(links, none if sketches is None else sketches, Nibbles(none, 16, CODE_BLUR), upper)
-    # Walks that only find rows read no vectors.
+    # What only finds rows reads no vectors.
     originals = Originals(np.zeros((1, stride), np.float32), np.zeros(stride, np.float32), 1.0, Metric.DOT, 1.0)
     bound = kernels.bind_graph(codes, graph, originals)
     queries = chance.standard_normal((1, stride), np.float32)
-    asked = kernels.quantise(queries, originals.centre, originals.step, originals.metric, originals.reach)
     everything, few = _allowed(rows, 1), _allowed(rows, _DEGREE)
     scanned = _allowed(rows, 2)
 
-    row_ns = _least_ns(lambda: kernels.scan_codes(codes, asked, _EF, scanned)) / (rows / 2)
+    row_ns = _least_ns(lambda: bound.scan(queries, 1, _EF, scanned)) / (rows / 2)
     walk = bound.search(queries, Beam(_EF), 1, 1, everything)
     walk_ns = _least_ns(lambda: bound.search(queries, Beam(_EF), 1, 1, everything))
     hop_ns = max(walk_ns - walk.distance_computations * row_ns, 0.0) / walk.hops

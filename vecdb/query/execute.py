@@ -185,7 +185,7 @@ def is_at_hand(planned: Sequence[PlannedPart], queries: F32Array, kernels: Kerne
                 ready = kernels.is_ready("scan_topk")
                 scanned_bytes += 4 * each.count * queries.size
             case Strategy.SCAN:
-                ready = part.has_open_codes and kernels.is_ready("quantise", "scan_codes", "rerank")
+                ready = part.has_open_codes and kernels.is_ready("answer_scan")
                 scanned_bytes += each.count * queries.size
             case _:
                 walking = "answer_graph" if each.allowed is None else "answer_graph_allowed"

@@ -76,6 +76,7 @@ class SegmentField:
         self._kernels = kernels if room is None else windowed(kernels, self._file, room)
         self._codes: ScalarCodes | None = None
         self._graph: HnswIndex | None = None
+        self._scan: CodedFlatIndex | None = None
 
     @property
     def codes(self) -> ScalarCodes:
@@ -117,8 +118,15 @@ class SegmentField:
     @property
     def scan(self) -> CodedFlatIndex:
         """A scan of the codes with a float32 rerank."""
+        graph = self._graph
+        if graph is not None:
+            self._settle()
+            return graph.scan
+        scan = self._scan
+        if scan is None:
+            scan = self._scan = CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors)
         self._settle()
-        return CodedFlatIndex(self._kernels, self.codes, self.vectors.vectors)
+        return scan
 
     @property
     def graph(self) -> HnswIndex:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from vecdb.bitmap import Bitmap
+from vecdb.index.flat import rank_scanned
 from vecdb.kernels.arrays import Answers, Beam, Candidates, Codes, Graph, Originals
 from vecdb.kernels.protocol import BoundGraph, Kernels
 from vecdb.segment.room import Room
@@ -106,6 +107,20 @@ class _WindowedGraph:
         walked = self._bound.search(queries, beam, k, count, allowed)
         topk = self._kernels.rerank(self._originals.vectors, queries, walked.slots, self._originals.metric, k)
         return Answers(topk, walked.fewest, walked.distance_computations, walked.hops)
+
+    def scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.scan``."""
+        return self._bound.scan(queries, k, count, allowed)
+
+    def answer_scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Answers:
+        """As ``BoundGraph.answer_scan``."""
+        if self._room.fits:
+            return self._bound.answer_scan(queries, k, count, allowed)
+        found = self._bound.scan(queries, k, count, allowed)
+        of = self._originals
+        kernels = cast(Kernels, self._kernels)
+        topk = rank_scanned(kernels, of.vectors, of.metric, queries, found, k, allowed)
+        return Answers(topk, found.fewest, found.distance_computations, 0)
 
 
 def _rows_at(rows: I64Array, places: I32Array) -> I32Array:

@@ -37,8 +37,8 @@ _SAMPLE_SHARE = 32
 ALLOWED_MIN = 10_000
 """A share of the rows that leaves fewer is not walked through but scanned."""
 
-_WORK_PER_ROW = 128
-"""Distance computations a row that a calibration may take: a few hundredths of those that built the graph."""
+_WORK_PER_ROW = 256
+"""Distance computations a row that a calibration may take: a twentieth of those that built the graph."""
 _SCANNED_PER_COMPUTED = 16
 """Rows scanned one after the other in the time of one that a walk comes by."""
 
@@ -72,9 +72,17 @@ class _Kind:
     part: int
 
 
-_KIND_FIRST = _Kind((K_WALKED_MIN, 1), 1.0, 1)
-_KINDS = (_Kind((100,), 1.0, 4), _Kind((10,), 0.5, 4), _Kind((10,), 0.2, 4), _Kind((10,), 0.05, 8))
-"""The most important ones first, after the walks by ef: what the work does not suffice for is left out."""
+_KINDS = (
+    _Kind((K_WALKED_MIN, 1), 1.0, 1),
+    _Kind((10,), 0.5, 2),
+    _Kind((10,), 0.9, 2),
+    _Kind((10,), 0.2, 4),
+    _Kind((100,), 1.0, 4),
+    _Kind((10,), 0.05, 8),
+)
+"""The most important ones first: what the work does not suffice for is left out."""
+
+_K_MOST = 100
 
 _BY_EF = (((K_WALKED_MIN, 1), (10, 20, 40, 80, 160, 320)), ((100,), (100, 200, 400)))
 """(results wanted, most first, which the same walks serve; the efs of these walks, the least that there is first)."""
@@ -144,14 +152,22 @@ class Calibration:
         yield
         left = np.ones(rows, np.bool_)
         left[sample] = False
-        yield from self._by_slack(index, _KIND_FIRST, self._vectors[sample], Bitmap.from_bools(left))
+        queries = self._vectors[sample]
+        if not self._affords_scan(queries):
+            return
+        right = yield from self._right(queries, _K_MOST, Bitmap.from_bools(left))
+        first, *others = _KINDS
+        yield from self._by_slack(index, first, queries, right)
         part = max(1, min(_EF_PART, sample.shape[0] // _EF_QUERIES_MIN))
-        yield from self._by_ef(index, self._vectors[sample[::part]], Bitmap.from_bools(left))
-        for kind in _KINDS:
-            if kind.share < 1.0 and kind.share * rows < ALLOWED_MIN:
-                continue
-            members = left if kind.share == 1.0 else left & _drawn(rows, kind.share, self._params.seed)
-            yield from self._by_slack(index, kind, self._vectors[sample[:: kind.part]], Bitmap.from_bools(members))
+        yield from self._by_ef(index, queries[::part], right[::part])
+        for kind in others:
+            some = queries[:: kind.part]
+            if kind.share == 1.0:
+                yield from self._by_slack(index, kind, some, right[:: kind.part])
+            elif kind.share * rows >= ALLOWED_MIN and self._affords_scan(some):
+                allowed = Bitmap.from_bools(left & _drawn(rows, kind.share, self._params.seed))
+                among = yield from self._right(some, kind.ks[0], allowed)
+                yield from self._by_slack(index, kind, some, among, allowed)
 
     def _sample(self) -> I64Array:
         """Rows of the bottom layer only, ascending: the last ones in the order that the seed gives; none of a few."""
@@ -164,29 +180,26 @@ class Calibration:
         above[self._graph["upper_rows"]] = True
         return np.sort(order[~above[order]][-size:]).astype(np.int64)
 
-    def _by_slack(self, index: HnswIndex, kind: _Kind, queries: F32Array, allowed: Bitmap) -> Iterator[None]:
-        """The curve of walks that end by slack."""
-        if not self._affords_scan(queries):
-            return
+    def _by_slack(
+        self, index: HnswIndex, kind: _Kind, queries: F32Array, right: F32Array, allowed: Bitmap | None = None
+    ) -> Iterator[None]:
+        """The curve of walks that end by slack, whose right distances are known."""
         most = kind.ks[0]
-        right = yield from self._right(queries, most, allowed)
+        if self._work_left <= 0:
+            return
         points: dict[int, list[RecallPoint]] = {k: [] for k in kind.ks}
         for slack in _SLACKS:
             if points[most] and self._is_enough(points[most][-1], queries):
                 break
             breadth = SLACK_ONE + round(slack * SLACK_ONE)
             beam = Beam(walk_room(most), breadth)
-            filtered = None if kind.share == 1.0 else allowed
-            found, cost = yield from self._walked(index, queries, most, beam, filtered)
+            found, cost = yield from self._walked(index, queries, most, beam, allowed)
             for k in kind.ks:
                 points[k].append(_point(breadth, found, right, k, cost))
         self._curves += [RecallCurve(k, kind.share, False, _risen(points[k])) for k in kind.ks]
 
-    def _by_ef(self, index: HnswIndex, queries: F32Array, allowed: Bitmap) -> Iterator[None]:
-        """The curves of walks that end with their beam."""
-        if not self._affords_scan(queries):
-            return
-        right = yield from self._right(queries, max(ks[0] for ks, _ in _BY_EF), allowed)
+    def _by_ef(self, index: HnswIndex, queries: F32Array, right: F32Array) -> Iterator[None]:
+        """The curves of walks that end with their beam, whose right distances are known."""
         for ks, efs in _BY_EF:
             points: dict[int, list[RecallPoint]] = {k: [] for k in ks}
             for ef in efs:

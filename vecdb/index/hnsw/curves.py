@@ -104,8 +104,7 @@ class RecallCurves:
         basis = _tabulated(min(plain, key=lambda each: abs(each.k - K_MOVED)))[0]
         moved = sorted((each for each in slack if each.share < 1.0), key=lambda each: each.share)
         self._moved = [
-            *((math.log(each.share), found - basis, errors) for each in moved for found, errors in [_tabulated(each)]),
-            (0.0, np.zeros_like(basis), np.zeros_like(basis)),
+            (math.log(each.share), found - basis, errors) for each in moved for found, errors in [_tabulated(each)]
         ]
         self._by_ef = sorted((each for each in self.curves if each.by_ef), key=lambda each: each.k)
         # Few breadths are asked for again and again, and a search waits for the answer.
@@ -223,13 +222,16 @@ class RecallCurves:
         weight = min(max((math.log(k) - places[below]) / apart, 0.0), 1.0) if apart else 1.0
         misses = (1 - weight) * self._plain[below][1] + weight * self._plain[above][1]
         errors = (1 - weight) * self._plain[below][2] + weight * self._plain[above][2]
-        if selectivity < 1.0 and len(self._moved) > 1:
+        if selectivity < 1.0 and self._moved:
             more, more_errors = self._move(math.log(max(selectivity, 1e-6)))
             misses, errors = misses + more, np.maximum(errors, more_errors)
         return np.minimum(np.minimum.accumulate(misses), 0.0), errors
 
     def _move(self, place: float) -> tuple[AnyArray, AnyArray]:
-        """How much more is missed where a share of ``exp(place)`` of the rows is allowed, and its standard errors."""
+        """How much more is missed where a share of ``exp(place)`` of the rows is allowed, and its standard errors.
+
+        A walk among nearly all rows is still one among allowed rows: it is like that among the largest share measured.
+        """
         places = [each for each, _, _ in self._moved]
         above = min(int(np.searchsorted(places, place)), len(places) - 1)
         below = max(above - 1, 0)

@@ -15,12 +15,12 @@ import numpy as np
 from vecdb.bitmap import Bitmap
 from vecdb.errors import Corruption
 from vecdb.index.codes import ScalarCodes, stored_array
-from vecdb.index.flat import ensure_slots
+from vecdb.index.flat import CodedFlatIndex, ensure_slots
 from vecdb.index.hnsw.breadth import DEFAULT_BREADTH, K_WALKED_MIN, Breadth
 from vecdb.index.hnsw.curves import RecallCurves
 from vecdb.index.protocol import EnsureRows, IndexAnswer
 from vecdb.index.steps import finished
-from vecdb.kernels.arrays import Beam, Graph, Originals, UpperLayers
+from vecdb.kernels.arrays import Beam, Graph, UpperLayers
 from vecdb.kernels.memory import aligned_copy
 from vecdb.kernels.protocol import Kernels
 from vecdb.types import AnyArray, F32Array, I32Array, Metric, TopK
@@ -34,7 +34,7 @@ _RERANK_MIN = 32
 class HnswIndex:
     """An HNSW graph over the rows of one code table. Made by ``from_arrays``; safe to share between threads."""
 
-    __slots__ = ("_bound", "_codes", "_kernels", "_vectors", "breadth", "graph", "rows")
+    __slots__ = ("_bound", "_codes", "_kernels", "_vectors", "breadth", "graph", "rows", "scan")
 
     def __init__(
         self,
@@ -51,8 +51,9 @@ class HnswIndex:
         self._vectors = vectors
         self.rows = codes.rows
         """Number of slots."""
-        originals = Originals(vectors, codes.centre, codes.step, codes.metric, codes.reach())
-        self._bound = kernels.bind_graph(codes.codes, graph, originals)
+        self._bound = kernels.bind_graph(codes.codes, graph, codes.originals(vectors))
+        self.scan = CodedFlatIndex(kernels, codes, vectors, self._bound)
+        """The rows without their links."""
 
     @classmethod
     def from_arrays(

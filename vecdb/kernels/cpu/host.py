@@ -30,6 +30,7 @@ from vecdb.kernels.arrays import (
     sketch_bytes,
     stride_bytes,
 )
+from vecdb.kernels.cpu import coded_scan as coded_scan_kernels
 from vecdb.kernels.cpu import filtered as filtered_kernels
 from vecdb.kernels.cpu import links as link_kernels
 from vecdb.kernels.cpu import lockstep as lockstep_kernels
@@ -44,8 +45,7 @@ from vecdb.types import AnyArray, F32Array, I32Array, I64Array, Metric, TopK, U8
 _METRICS = {Metric.L2: scan_kernels.L2, Metric.DOT: scan_kernels.DOT, Metric.COSINE: scan_kernels.COSINE}
 _SEARCHING = {
     "scan_topk": scan_kernels.scan_topk,
-    "scan_codes": code_kernels.scan_codes,
-    "quantise": code_kernels.quantise,
+    "answer_scan": coded_scan_kernels.answer_scan,
     "answer_graph": lockstep_kernels.answer_graph,
     "answer_graph_allowed": filtered_kernels.answer_graph_allowed,
     "rerank": scan_kernels.rerank,
@@ -146,30 +146,6 @@ class CpuKernels:
         code_kernels.sketch(table, dim, sketches, sketches.view(np.int32))
         return sketches
 
-    def scan_codes(
-        self,
-        codes: Codes,
-        queries: QueryCodes,
-        count: int,
-        allowed: U64Array | None = None,
-    ) -> Candidates:
-        """As ``Kernels.scan_codes``."""
-        assert codes.table.shape[1] == queries.values.shape[1], (codes.table.shape, queries.values.shape)
-        slots = np.empty((queries.values.shape[0], count), np.int32)
-        asked = (
-            _view(queries.values, np.int8),
-            _view(queries.ratios, np.int64),
-            _words(allowed, codes.table.shape[0]),
-            allowed is not None,
-            slots,
-        )
-        table, norms = _view(codes.table, np.uint8), _view(codes.norms, np.int32)
-        scored = code_kernels.scan_codes(table, norms, *asked)
-        slots.flags.writeable = False
-        # Every allowed row is scored once for each query.
-        fewest = min(count, scored // max(1, queries.values.shape[0]))
-        return Candidates(slots, fewest, scored, 0)
-
     def bind_graph(self, codes: Codes, graph: Graph, originals: Originals) -> CpuGraph:
         """As ``Kernels.bind_graph``."""
         return CpuGraph(codes, graph, originals)
@@ -243,7 +219,6 @@ class CpuKernels:
         table = np.full((4, stride_bytes(4)), 128, np.uint8)
         norms = np.zeros(4, np.int32)
         codes = Codes(table, norms)
-        queries = QueryCodes(np.zeros((1, table.shape[1]), np.int8), np.zeros(1, np.int64), np.zeros(1, np.int64))
         links = np.full((4, 2), -1, np.int32)
         ids = np.arange(4, dtype=np.int32)
         upper = UpperLayers(ids[:1], table[:1], norms[:1], links[:1], np.array([0, 1]))
@@ -259,7 +234,7 @@ class CpuKernels:
             ("encode", code_kernels.encode, lambda: self.encode(vectors, centre, 1.0)),
             ("quantise", code_kernels.quantise, lambda: self.quantise(vectors, centre, 1.0, Metric.L2)),
             ("sketch", code_kernels.sketch, lambda: self.sketch(codes, 4)),
-            ("scan_codes", code_kernels.scan_codes, lambda: self.scan_codes(codes, queries, 1)),
+            ("answer_scan", coded_scan_kernels.answer_scan, lambda: bound.answer_scan(vectors[:1], 1, 1)),
             ("answer_graph", lockstep_kernels.answer_graph, lambda: bound.answer(vectors[:1], Beam(2), 1, 1)),
             (
                 "answer_graph_allowed",
@@ -332,6 +307,34 @@ class CpuGraph:
         slots, distances = np.empty((nq, k), _I32), np.empty((nq, k), _F32)
         return Answers(TopK(slots, distances), *self._walk(queries, beam, k, count, allowed, slots, distances))
 
+    def scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
+        """As ``BoundGraph.scan``."""
+        slots = np.empty((queries.shape[0], count), _I32)
+        found = self._scan(queries, k, count, allowed, slots, _UNRANKED)
+        slots.flags.writeable = False
+        return Candidates(slots, *found, 0)
+
+    def answer_scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Answers:
+        """As ``BoundGraph.answer_scan``."""
+        nq = queries.shape[0]
+        slots, distances = np.empty((nq, k), _I32), np.empty((nq, k), _F32)
+        return Answers(TopK(slots, distances), *self._scan(queries, k, count, allowed, slots, distances), 0)
+
+    def _scan(
+        self, queries: F32Array, k: int, count: int, allowed: U64Array | None, slots: I32Array, distances: F32Array
+    ) -> tuple[int, int]:
+        """Least number of rows found for a query, and distances computed."""
+        queries = _view(queries, _F32)
+        assert queries.shape[1] == self._dim, (queries.shape, self._dim)
+        words, filtered = _words(allowed, self._rows), allowed is not None
+        found = [
+            coded_scan_kernels.answer_scan(
+                self._frame, queries[some], *self._originals, k, count, words, filtered, slots[some], distances[some]
+            )
+            for some in _calls(queries.shape[0])
+        ]
+        return min((each[0] for each in found), default=count), sum(each[1] for each in found)
+
     def _walk(
         self,
         queries: F32Array,
@@ -347,8 +350,7 @@ class CpuGraph:
         nq, dim = queries.shape
         assert dim == self._dim, (dim, self._dim)
         if nq > _CALL_QUERIES:
-            # A call keeps all that it ranks, until it ranks.
-            parts = [slice(at, at + _CALL_QUERIES) for at in range(0, nq, _CALL_QUERIES)]
+            parts = _calls(nq)
             costs = [self._walk(queries[some], beam, k, count, allowed, slots[some], distances[some]) for some in parts]
             return min(each[0] for each in costs), sum(each[1] for each in costs), sum(each[2] for each in costs)
         common = (self._frame, queries, *self._originals, beam.ef, beam.slack, k, count)
@@ -357,6 +359,11 @@ class CpuGraph:
         else:
             found = filtered_kernels.answer_graph_allowed(*common, _words(allowed, self._rows), slots, distances)
         return found  # type: ignore[no-any-return]
+
+
+def _calls(nq: int) -> list[slice]:
+    """Which queries are handed over together: a call keeps all that it ranks, until it ranks."""
+    return [slice(at, at + _CALL_QUERIES) for at in range(0, nq, _CALL_QUERIES)]
 
 
 def _same_dimension(vectors: AnyArray, queries: AnyArray) -> None:

@@ -1,4 +1,4 @@
-"""Byte codes: encoding rows and queries, and the exact scan of a code table by integer distance.
+"""Byte codes and sketches: encoding rows and queries.
 
 The same arithmetic as ``vecdb.kernels.reference``, operation by operation in float32, so that codes are the same bytes.
 """
@@ -9,14 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.arrays import OFFSET_MAX, RATIO_BITS, STRIDE_BYTES, UNIT_MIN
+from vecdb.kernels.arrays import OFFSET_MAX, RATIO_BITS, UNIT_MIN
 from vecdb.kernels.cpu.cache import exact_kernel, exact_part, kernel, part
-from vecdb.kernels.cpu.intrinsics import dot_codes_4, prefetch
-from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_heap
 from vecdb.types import AnyArray
 
-_BLOCK_ROWS = 64
-_AHEAD_ROWS = 8
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _SMALLEST = np.float32(UNIT_MIN)
 _OFFSET_MAX = np.float64(OFFSET_MAX)
@@ -141,66 +137,3 @@ def length_of(query: AnyArray) -> Any:
     for j in range(query.shape[0]):
         total += np.int64(query[j]) * np.int64(query[j])
     return np.int64(np.sqrt(np.float64(total)))
-
-
-@part
-def _fetch_codes(table: AnyArray, row: int) -> None:
-    """Ask for a row of codes."""
-    start = np.int64(row) * table.shape[1]
-    for offset in range(0, table.shape[1], STRIDE_BYTES):
-        prefetch(table, start + offset)
-
-
-@kernel
-def scan_codes(
-    table: AnyArray,
-    norms: AnyArray,
-    values: AnyArray,
-    ratios: AnyArray,
-    allowed: AnyArray,
-    filtered: bool,
-    slots: AnyArray,
-) -> int:
-    """Write the rows nearest by integer distance into ``slots`` (nq, count); returns the number of rows scored."""
-    n = table.shape[0]
-    nq, width = slots.shape
-    heaps = np.full((nq, width), EMPTY, np.int64)
-    ids = np.empty(_BLOCK_ROWS, np.int32)
-    dots = np.empty(_BLOCK_ROWS, np.int32)
-    biases = np.empty(nq, np.int64)
-    for query in range(nq):
-        biases[query] = bias_of(values[query])
-    cursor = 0
-    scored = 0
-    while True:
-        count, cursor = allowed_rows(allowed, filtered, n, cursor, ids)
-        if count == 0:
-            break
-        scored += count * nq
-        for spare in range(count, min((count + 3) & ~3, _BLOCK_ROWS)):
-            ids[spare] = ids[count - 1]
-        for query in range(nq):
-            line = values[query]
-            for number in range(min(count, _AHEAD_ROWS) if query == 0 else 0):
-                _fetch_codes(table, ids[number])
-            for at in range(0, count, 4):
-                # Rows that were picked by a filter are where no hardware expects the next one to be.
-                for number in range(at + _AHEAD_ROWS, min(at + _AHEAD_ROWS + 4, count) if query == 0 else 0):
-                    _fetch_codes(table, ids[number])
-                dot_codes_4(table, ids, at, line, dots)
-            heap = heaps[query]
-            ratio = ratios[query]
-            bias = biases[query]
-            for number in range(count):
-                distance = bias - np.int64(dots[number])
-                if ratio:
-                    distance += (np.int64(norms[ids[number]]) * ratio) >> RATIO_BITS
-                key = (distance << 32) | np.int64(ids[number])
-                if key < heap[0]:
-                    sink(heap, width, key)
-    for query in range(nq):
-        heap = heaps[query]
-        sort_heap(heap)
-        for number in range(width):
-            slots[query, number] = -1 if heap[number] == EMPTY else row_of(heap[number])
-    return scored

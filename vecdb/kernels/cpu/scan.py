@@ -50,8 +50,8 @@ def _report(heap: AnyArray, slots: AnyArray, distances: AnyArray) -> None:
             distances[number] = distance_of(key)
 
 
-@kernel
-def scan_topk(
+@part
+def scan_all(
     vectors: AnyArray,
     queries: AnyArray,
     metric: int,
@@ -95,6 +95,20 @@ def scan_topk(
             query += width
     for query in range(nq):
         _report(heaps[query], slots[query], distances[query])
+
+
+@kernel
+def scan_topk(
+    vectors: AnyArray,
+    queries: AnyArray,
+    metric: int,
+    allowed: AnyArray,
+    filtered: bool,
+    slots: AnyArray,
+    distances: AnyArray,
+) -> None:
+    """``scan_all``, as a kernel."""
+    scan_all(vectors, queries, metric, allowed, filtered, slots, distances)
 
 
 @part
