@@ -20,8 +20,7 @@ from vecdb.kernels.cpu.selection import EMPTY, allowed_rows, row_of, sink, sort_
 from vecdb.types import AnyArray
 
 _BLOCK_ROWS = 256
-_STEP_ROWS = 8
-_AHEAD_ROWS = 16
+_STEP_ROWS = 32
 
 _BIAS, _RATIO, _LENGTH = range(3)
 
@@ -40,10 +39,14 @@ def _look(
         score_nibbles(nibbles, step, norms, some, count, query, asked, out)
     else:
         score(table, norms, some, count, query[: table.shape[1]], asked, out)
+    worst = heap[0] >> 32
     for number in range(count):
-        key = (np.int64(out[number]) << 32) | np.int64(ids[first + number])
-        if key < heap[0]:
-            sink(heap, heap.shape[0], key)
+        # Seldom, once the heap is full: comparing whole keys would take longer than this.
+        if out[number] <= worst:
+            key = (np.int64(out[number]) << 32) | np.int64(some[number])
+            if key < heap[0]:
+                sink(heap, heap.shape[0], key)
+                worst = heap[0] >> 32
 
 
 @kernel
@@ -89,15 +92,14 @@ def answer_scan(
         if here == 0:
             break
         rows += here
-        for number in range(min(here, _AHEAD_ROWS)):
+        for number in range(min(here, _STEP_ROWS)):
             fetch(nibbles if nibbles.shape[0] else table, ids[number], LINE_BYTES)
         for query in range(nq):
+            line, asked, heap = values[query], terms[query], heaps[query]
             for first in range(0, here, _STEP_ROWS):
-                for number in range(first + _AHEAD_ROWS, min(first + _AHEAD_ROWS + _STEP_ROWS, here)):
-                    if query == 0:
-                        fetch(nibbles if nibbles.shape[0] else table, ids[number], LINE_BYTES)
-                size = min(_STEP_ROWS, here - first)
-                _look(codes, ids, first, size, values[query], terms[query], heaps[query], some, out)
+                for number in range(first + _STEP_ROWS, min(first + 2 * _STEP_ROWS, here) if query == 0 else 0):
+                    fetch(nibbles if nibbles.shape[0] else table, ids[number], LINE_BYTES)
+                _look(codes, ids, first, min(_STEP_ROWS, here - first), line, asked, heap, some, out)
     candidates = np.empty((nq, count), np.int32) if distances.shape[0] else slots
     fewest = count
     for query in range(nq):

@@ -370,6 +370,16 @@ def pointer_of(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def lowest_bit(typing: Any, word: Any) -> Any:
+    """The place of the lowest bit that is set in a word of 64, which is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
 def shift_up(typing: Any, array: Any, first: Any, end: Any, by: Any) -> Any:
     """``array[first + by : end + by] = array[first:end]`` of 64-bit integers; nothing if end < first."""
 

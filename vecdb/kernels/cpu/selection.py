@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.cpu.cache import part
-from vecdb.kernels.cpu.intrinsics import bits_of, float_of
+from vecdb.kernels.cpu.intrinsics import bits_of, float_of, lowest_bit
 from vecdb.types import AnyArray
 
 EMPTY = np.int64(0x7FFF_FFFF_FFFF_FFFF)
@@ -92,13 +92,12 @@ def allowed_rows(allowed: AnyArray, filtered: bool, n: int, cursor: int, ids: An
         return count, cursor
     while cursor < n:
         word = allowed[cursor >> 6] >> np.uint64(cursor & 63)
-        if word == np.uint64(0):
-            cursor = ((cursor >> 6) + 1) << 6
-            continue
-        cursor += count_bits((word & (~word + np.uint64(1))) - np.uint64(1))
-        if count == room:
-            break
-        ids[count] = cursor
-        count += 1
-        cursor += 1
+        while word != np.uint64(0):
+            row = cursor + lowest_bit(word)
+            if count == room:
+                return count, row
+            ids[count] = row
+            count += 1
+            word &= word - np.uint64(1)
+        cursor = ((cursor >> 6) + 1) << 6
     return count, cursor
