@@ -24,8 +24,8 @@ def test_few_allowed_rows_are_scanned_and_many_are_walked_among():
     assert set(chosen[turn:]) == {Strategy.GRAPH}
     # Whatever is chosen is the cheaper: where the choice turns, both cost about the same.
     at = 10_000 * (turn + 1)
-    assert scan_ns(at - 10_000, COSTS) < walk_ns(0.85 * 53, (at - 10_000) / 1e6, COSTS)
-    assert scan_ns(at, COSTS) > 0.7 * walk_ns(0.85 * 53, at / 1e6, COSTS)
+    assert scan_ns(at - 10_000, COSTS) < walk_ns(2.0 * 53, (at - 10_000) / 1e6, COSTS)
+    assert scan_ns(at, COSTS) > 0.7 * walk_ns(2.0 * 53, at / 1e6, COSTS)
 
 
 def test_costs_move_the_choice():

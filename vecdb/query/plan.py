@@ -25,12 +25,16 @@ GRAPH_ROWS_MIN = 10_000
 RECALL_SHORT_MAX = 0.03
 """A walk that is known to miss the recall that is asked for by more than this gives way to a scan."""
 
-_HOPS_PER_EF = 0.85
+_HOPS_PER_EF = 2.0
 _ROWS_PER_HOP = 30
 _DETOURS_MAX = 30
 _DETOURS_AT_ALL = 1.4
 """What walks among allowed rows do: hops for each of ``ef_for_recall``, rows looked at in a hop, and detours in a hop,
-which are so many over the selectivity (measured from 0.05 to 0.9, see docs/adr/0005)."""
+which are so many over the selectivity (measured from 0.05 to 0.9, see docs/adr/0005).
+
+Hops of walks by a calibrated slack: 1.1 for each where rows are allowed by chance, 2.1 for those along a direction, up to 8
+for those far from the query. A scan takes the same time for all of them.
+"""
 
 _SHARES = 50
 
