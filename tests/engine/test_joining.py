@@ -153,3 +153,21 @@ def test_what_is_flushed_during_a_merge_joins_what_it_makes(tmp_path: Path, monk
     assert filling.segments() == [290]
     assert filling.docs.stats().events["graphs_built"] == 1
     filling.require_sound()
+
+
+def test_deletes_that_are_not_flushed_leave_no_segment_waiting(tmp_path: Path) -> None:
+    filling = Filling(tmp_path / "db", JOINING)
+    filling.flush(404)
+    filling.docs.wait_indexed(60)
+    indexing, go_on = threading.Event(), threading.Event()
+    filling.database._threads.indexing.submit(lambda: (indexing.set(), go_on.wait(30)))
+    assert indexing.wait(30)
+    filling.flush(100)
+    # With what is live now the two would be in proportion; merges go by what was live as of the last flush.
+    filling.docs.delete(range(8))
+    go_on.set()
+    with filling.docs._lease() as opened:
+        opened._indexer.wait_idle(30)
+    assert filling.segments() == [404, 100]
+    filling.rows -= 8
+    filling.require_sound()

@@ -69,6 +69,9 @@ def test_what_waits_for_a_graph_joins_the_smallest_one_in_proportion() -> None:
     # Together they are enough for it, or as many of them as are not too much.
     assert POLICY.next_merge([with_graph(1, 800, built), *(with_graph(n, 100, waiting) for n in (2, 3))]) == (1, 2, 3)
     assert POLICY.next_merge([with_graph(1, 100, built), *(with_graph(n, 300, waiting) for n in (2, 3))]) == (1, 2)
+    # One that does not fit keeps no other away.
+    misfit = with_graph(2, 90_000, waiting)
+    assert POLICY.next_merge([with_graph(1, 100, built), misfit, with_graph(3, 90, waiting)]) == (1, 3)
 
 
 def test_nothing_joins_what_would_become_too_large() -> None:

@@ -101,9 +101,10 @@ class Compactor:
     def takes(self, number: int) -> bool:
         """Whether a segment that waits for a graph is to join one that has one, or what is being merged now."""
         state = self._state
-        if not state.options.compaction:
+        if not state.options.compaction or state.stopped_by is not None:
             return False
-        sizes = {each.segment_id: each for each in self._sizes_now()}
+        # By the sizes that merges go by: whoever waits for a merge that is never due would wait for ever.
+        sizes = {each.segment_id: each for each in self._sizes()}
         left_out = self._postponed.left_out()
         if number not in sizes or number in left_out:
             return False

@@ -113,7 +113,10 @@ class MergePolicy:
 
     def next_join(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
         """The smallest segment whose graph can take the rows of some that wait, and these; empty where none can."""
-        waiting = [each for each in segments if each.graph is GraphState.WAITING]
+        waiting = sorted(
+            (each for each in segments if each.graph is GraphState.WAITING),
+            key=lambda each: (each.live_rows, each.segment_id),
+        )
         built = [each for each in segments if each.graph is GraphState.BUILT]
         for host in sorted(built, key=lambda each: (each.live_rows, each.segment_id)):
             for count in range(len(waiting), 0, -1):
