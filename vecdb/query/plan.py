@@ -32,8 +32,8 @@ _DETOURS_AT_ALL = 1.4
 """What walks among allowed rows do: hops for each of ``ef_for_recall``, rows looked at in a hop, and detours in a hop,
 which are so many over the selectivity (measured from 0.05 to 0.9, see docs/adr/0005).
 
-Walks by a calibrated slack take 1.1 hops for each where rows are allowed by chance, 2.1 along a direction, and up to 8 far
-from the query; a scan takes the same time for all of them.
+Walks by a calibrated slack take 1.1 hops for each where rows are allowed by chance, 2.1 along a direction, and up to 8
+far from the query; a scan takes the same time for all of them.
 """
 
 _SHARES = 50
