@@ -86,6 +86,34 @@ def test_what_codes_cannot_tell_apart_is_told_by_vectors(rng, metric):
         np.testing.assert_array_equal(found.distances, right.distances)
 
 
+def test_rows_whose_codes_err_alike_are_ranked_too(rng):
+    # Components that are clipped err by more than rounding does, in the same way in many rows.
+    vectors = (rng.random((5000, 200)) < 0.02).astype(np.float32)
+    vectors[:, 0] += 0.1
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = vectors[:100] + 1e-4
+    index = CodedFlatIndex(KERNELS, ScalarCodes.encode(KERNELS, vectors, Metric.COSINE), vectors)
+    for k in (1, 10):
+        answer = index.search(queries, k)
+        right = KERNELS.scan_topk(vectors, queries, Metric.COSINE, k)
+        assert answer.reranked >= k + 32
+        assert (answer.topk.distances <= right.distances[:, -1:]).mean() >= 0.93
+
+
+def test_long_rows_are_found_by_dot_though_their_codes_end(rng):
+    vectors = rng.normal(size=(8000, 60)) * rng.lognormal(0, 0.4, (8000, 1))
+    vectors = vectors.astype(np.float32)
+    queries = rng.normal(size=(200, 60)).astype(np.float32)
+    codes = ScalarCodes.encode(KERNELS, vectors, Metric.DOT)
+    assert np.isin(codes.codes.table, (1, 255)).any()
+    index = CodedFlatIndex(KERNELS, codes, vectors)
+    for k in (1, 10, 100):
+        answer = index.search(queries, k)
+        right = KERNELS.scan_topk(vectors, queries, Metric.DOT, k)
+        assert (answer.topk.distances <= right.distances[:, -1:]).mean() >= 0.998
+        assert answer.reranked >= max(3 * k, k + 32)
+
+
 def test_more_queries_than_one_call_takes_are_answered_alike(rng):
     vectors = rng.normal(size=(60, 4)).astype(np.float32)
     queries = rng.normal(size=(9000, 4)).astype(np.float32)

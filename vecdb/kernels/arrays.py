@@ -72,6 +72,11 @@ NEARNESS_BLURS = 3
 SCANNED_BLURS = 5
 """The same for a scan, which is to miss next to nothing: its few rows more cost little beside all that it looks at."""
 
+SCANNED_FACTOR = 3
+SCANNED_BEYOND = 32
+"""A scan ranks ``max(SCANNED_FACTOR * k, k + SCANNED_BEYOND)`` rows, however far behind they are: not all errors of
+codes are like chance. Components that are clipped err by more than rounding does."""
+
 DETOUR_NEIGHBOURS_MIN = 24
 """A walk among allowed rows looks behind the links that are not allowed until it has this many neighbours of a row."""
 

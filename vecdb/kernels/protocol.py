@@ -58,8 +58,9 @@ class BoundGraph(Protocol):
     def scan(self, queries: F32Array, k: int, count: int, allowed: U64Array | None = None) -> Candidates:
         """All allowed rows by the integer distance of their nibbles, or of their codes where the graph has none.
 
-        Found are those that may be as near as the k-th, nearest first, ties by row: at least ``k``, where there are so
-        many, and at most ``count``. Where ``count`` are found, there may be more.
+        Found are those that may be as near as the k-th, nearest first, ties by row: at least
+        ``max(SCANNED_FACTOR * k, k + SCANNED_BEYOND)``, where there are so many, and at most ``count``. Where ``count``
+        are found, there may be more.
         """
         ...
 

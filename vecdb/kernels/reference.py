@@ -15,7 +15,9 @@ from vecdb.kernels.arrays import (
     NEARNESS_BLURS,
     OFFSET_MAX,
     RATIO_BITS,
+    SCANNED_BEYOND,
     SCANNED_BLURS,
+    SCANNED_FACTOR,
     UNIT_MIN,
     Answers,
     Beam,
@@ -302,7 +304,8 @@ class _BoundGraph:
             order = np.lexsort((rows, distances))[:count]
             if order.shape[0] > k:
                 fuzz = SCANNED_BLURS * nibbles.blur * scorer.length // BLUR_ONE
-                order = order[distances[order] <= distances[order[k - 1]] + fuzz]
+                near = int((distances[order] <= distances[order[k - 1]] + fuzz).sum())
+                order = order[: max(near, SCANNED_FACTOR * k, k + SCANNED_BEYOND)]
             slots[number, : order.shape[0]] = rows[order]
             fewest = min(fewest, order.shape[0])
         return Candidates(slots, fewest, int(rows.shape[0]) * nq, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.arrays import BLUR_ONE, SCANNED_BLURS
+from vecdb.kernels.arrays import BLUR_ONE, SCANNED_BEYOND, SCANNED_BLURS, SCANNED_FACTOR
 from vecdb.kernels.cpu.cache import inlined, kernel
 from vecdb.kernels.cpu.frame import codes_of, vectors_of
 from vecdb.kernels.cpu.graph import LINE_BYTES, count_near, fetch, score, score_nibbles
@@ -107,6 +107,7 @@ def answer_scan(
         sort_heap(heap)
         fuzz = SCANNED_BLURS * blur * terms[query, _LENGTH] // BLUR_ONE
         found = count_near(heap, min(count, rows), k, fuzz, count)
+        found = max(found, min(count, rows, max(SCANNED_FACTOR * k, k + SCANNED_BEYOND)))
         fewest = min(fewest, found)
         for number in range(count):
             candidates[query, number] = row_of(heap[number]) if number < found else -1
