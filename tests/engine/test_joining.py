@@ -18,6 +18,7 @@ from vecdb.engine.check import check_database
 from vecdb.engine.collection import EmbeddedCollection
 from vecdb.engine.database import EmbeddedDatabase
 from vecdb.engine.options import EngineOptions
+from vecdb.segment.layout import Role
 from vecdb.storage.io import DiskFull
 
 DIM = 12
@@ -27,15 +28,16 @@ JOINING = replace(SMALL, memtable_size_bytes=2**30, graph_rows_min=40, compactio
 class Filling:
     """A collection that is filled segment by segment."""
 
-    def __init__(self, path: Path, options: EngineOptions) -> None:
+    def __init__(self, path: Path, options: EngineOptions, dim: int = DIM) -> None:
         self.path = path
+        self.dim = dim
         self.database = EmbeddedDatabase.open(path, options=options)
-        self.docs: EmbeddedCollection = self.database.create_collection("c", DIM, "l2")
+        self.docs: EmbeddedCollection = self.database.create_collection("c", dim, "l2")
         self.rng = np.random.default_rng(4)
         self.rows = 0
 
     def flush(self, size: int) -> None:
-        vectors = self.rng.standard_normal((size, DIM)).astype(np.float32)
+        vectors = self.rng.standard_normal((size, self.dim)).astype(np.float32)
         self.docs.upsert(range(self.rows, self.rows + size), vectors)
         self.docs.flush()
         self.rows += size
@@ -47,15 +49,15 @@ class Filling:
 
     def require_sound(self) -> None:
         """Every row is found, and what is on the disk is right."""
-        require_exact(self.docs, self.rng)
+        require_exact(self.docs, self.rng, self.dim)
         assert self.docs.count() == self.rows
         self.database.close()
         report = check_database(self.path)
         assert report.ok, report.problems
 
 
-def require_exact(docs: Collection, rng: np.random.Generator) -> None:
-    for query in rng.standard_normal((10, DIM)).astype(np.float32):
+def require_exact(docs: Collection, rng: np.random.Generator, dim: int) -> None:
+    for query in rng.standard_normal((10, dim)).astype(np.float32):
         exact = docs.search(query, k=10, recall="exact")
         assert list(docs.search(query, k=10, ef=400).ids) == list(exact.ids)
 
@@ -170,4 +172,42 @@ def test_deletes_that_are_not_flushed_leave_no_segment_waiting(tmp_path: Path) -
         opened._indexer.wait_idle(30)
     assert filling.segments() == [404, 100]
     filling.rows -= 8
+    filling.require_sound()
+
+
+def mapped_bytes(name: str) -> int:
+    """What this process has in memory of a mapped file."""
+    found, within = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            within = line.endswith(name)
+        elif within and line.startswith("Rss:"):
+            found += 1024 * int(line.split()[1])
+    return found
+
+
+def test_a_graph_is_built_without_the_pages_of_what_was_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filling = Filling(tmp_path / "db", JOINING, dim=300)
+    filling.flush(900)
+    filling.docs.wait_indexed(60)
+    with filling.docs._lease() as opened:
+        entry = opened._state.manifest.segments[0]
+    file = entry.file(Role.VECTORS, filling.docs.schema.vectors[0].name)
+    assert file is not None
+    during: list[int] = []
+    build_graph = merger.build_graph
+
+    def watched(*arguments: object) -> object:
+        during.append(mapped_bytes(file.ref.name))
+        return build_graph(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(merger, "build_graph", watched)
+    filling.docs.search(np.zeros(300, np.float32), k=900, recall="exact")
+    before = mapped_bytes(file.ref.name)
+    assert before >= 900 * 300 * 4
+    filling.flush(600)
+    filling.docs.wait_indexed(60)
+    assert filling.segments() == [1500]
+    # But for what a page brings along that was touched since.
+    assert during[0] <= before // 8
     filling.require_sound()

@@ -125,6 +125,11 @@ def write_merged(
             written = writer.write(Role.VECTORS, _vectors(sources, declared, go_on), declared.name)
             writer.write_codes(declared, writer.read_back(written).arrays["vectors"], kernels, go_on)
     writer.write_journal(merge.deletes, merge.requests)
+    for source in merge.sources:
+        # All of it was read, and little will be again: the graph that is built now needs the memory more.
+        for file in source.reader.entry.files:
+            if file.role in _COPIED:
+                source.reader.files.array_file(file.role, file.field).release()
     entries = [source.reader.entry for source in merge.sources]
     return writer.entry(merge.rows, min(each.seq_first for each in entries), max(each.seq_last for each in entries))
 
