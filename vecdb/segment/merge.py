@@ -123,15 +123,20 @@ def write_merged(
         writer.write(Role.PAYLOAD, _packed(sources, Role.PAYLOAD, "offsets", "bytes", go_on))
         for declared in schema.vectors:
             written = writer.write(Role.VECTORS, _vectors(sources, declared, go_on), declared.name)
+            _release(merge.sources)
             writer.write_codes(declared, writer.read_back(written).arrays["vectors"], kernels, go_on)
     writer.write_journal(merge.deletes, merge.requests)
-    for source in merge.sources:
-        # All of it was read, and little will be again: the graph that is built now needs the memory more.
+    _release(merge.sources)
+    entries = [source.reader.entry for source in merge.sources]
+    return writer.entry(merge.rows, min(each.seq_first for each in entries), max(each.seq_last for each in entries))
+
+
+def _release(sources: Iterable[MergeSource]) -> None:
+    """Give back the pages of what was copied, and is hardly read again: what is made of it needs the memory more."""
+    for source in sources:
         for file in source.reader.entry.files:
             if file.role in _COPIED:
                 source.reader.files.array_file(file.role, file.field).release()
-    entries = [source.reader.entry for source in merge.sources]
-    return writer.entry(merge.rows, min(each.seq_first for each in entries), max(each.seq_last for each in entries))
 
 
 def _id_index(sources: Sequence[MergeSource]) -> dict[str, AnyArray]:
