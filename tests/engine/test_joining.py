@@ -127,6 +127,26 @@ def test_a_segment_that_cannot_join_gets_its_own_graph(tmp_path: Path, monkeypat
     assert len(check_database(tmp_path / "db").graphs) == 2
 
 
+class Lost(BaseException):
+    """What nobody expects: not even an Exception."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_segment_waits_for_no_merge_that_nobody_will_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filling = Filling(tmp_path / "db", JOINING)
+    filling.flush(120)
+    filling.docs.wait_indexed(60)
+
+    def lost(self: merger.Merger, group: object) -> int:
+        raise Lost
+
+    monkeypatch.setattr(merger.Merger, "merge", lost)
+    filling.flush(100)
+    filling.docs.wait_indexed(20)
+    assert filling.segments() == [120, 100]
+    filling.require_sound()
+
+
 def test_what_is_flushed_during_a_merge_joins_what_it_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filling = Filling(tmp_path / "db", JOINING)
     filling.flush(120)

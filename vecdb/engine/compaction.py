@@ -81,6 +81,8 @@ class Compactor:
         self._merger = Merger(state, writer, self._postponed.damaged, threads.crew)
         self._alarm = Alarm(self.schedule)
         self._died = 0
+        self._promises = True
+        """Whether what is due is made, or put off."""
 
     def schedule(self) -> None:
         """Merge what is due, soon."""
@@ -101,7 +103,7 @@ class Compactor:
     def takes(self, number: int) -> bool:
         """Whether a segment that waits for a graph is to join one that has one, or what is being merged now."""
         state = self._state
-        if not state.options.compaction or state.stopped_by is not None:
+        if not state.options.compaction or not self._promises or state.stopped_by is not None:
             return False
         # By the sizes that merges go by: whoever waits for a merge that is never due would wait for ever.
         sizes = {each.segment_id: each for each in self._sizes()}
@@ -275,7 +277,10 @@ class Compactor:
         try:
             self._merge_in_turn()
         except BaseException as error:
+            # Nothing was put off, and what is due may never be made: nobody may wait for it.
+            self._promises = False
             self._answer_waiting(error)
+            self._on_merged()
             raise
 
     def _merge_in_turn(self) -> None:
